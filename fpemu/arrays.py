@@ -1,0 +1,369 @@
+"""Conversions over arrays: ``encode``, ``decode``, ``quantize``, ``cast``.
+
+Inputs are float16, float32, float64 (each rounded once, never through a narrower format), Python floats and lists of
+them, and arrays of ml_dtypes where that package is installed; of any shape, stride and byte order, read-only, empty
+or 0-d.  Integers, longdouble, complex and object inputs are a TypeError.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
+
+if TYPE_CHECKING:
+    from fpemu.targets.host import Source, Step
+
+Codes = NDArray[np.unsignedinteger[Any]]
+Values = NDArray[np.floating[Any]]
+FormatLike = Cast | FloatFormat | str
+
+
+def encode(
+    x: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | None = None,
+) -> Codes:
+    """Bit codes of the values of ``x`` in a format.
+
+    Parameters
+    ----------
+    x: values, any shape; see the module.
+    format: a name, a FloatFormat, or a Cast (whose policies the keywords below replace).
+    rounding, overflow, subnormals, nan, random_bits, stochastic, via: policies, see ``fpemu.Cast``.
+    seed, offset: of stochastic rounding.  Element i in C order uses random word ``offset + i`` of the seed, whatever
+        the layout, chunk or thread; the same seed and offset give the same result again.
+    out: array of the format's ``code_dtype`` and the shape of ``x`` to write to.
+
+    Returns
+    -------
+    Codes: uint8, uint16 or uint32 as the format's ``code_dtype`` says, of the shape of ``x`` (a scalar for a scalar).
+
+    Raises
+    ------
+    TypeError: ``x`` is not floating point, ``out`` not an array of the right dtype.
+    ValueError: an unknown format or policy; ``out`` of another shape or read-only; a NaN for a format without one,
+        before anything is written.
+    """
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    to = _cast_of(format, *policies)
+    bits, source = _bits_of(x)
+    out = _output(out, bits, to.format.code_dtype)
+    steps = _encode_steps(source, format, policies, bits.size >= _freeze_from())
+    _check_nan(to, bits, source)
+    _convert(steps, bits, out, seed, offset)
+    return out if out.ndim else out[()]
+
+
+def quantize(
+    x: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    seed: int = 0,
+    offset: int = 0,
+    dtype: DTypeLike | None = None,
+    out: Values | None = None,
+) -> Values:
+    """The values of ``x`` rounded to a format: ``decode(encode(x))`` in one pass.
+
+    Parameters are those of ``encode``; ``out`` has the dtype of the result.
+
+    Returns
+    -------
+    Values of ``dtype`` (default: that of ``x``), of the shape of ``x``.  ``out=x`` rounds in place.
+
+    Raises
+    ------
+    TypeError, ValueError: as ``encode``; ValueError too where the dtype cannot hold every finite value of the format.
+    """
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    to = _cast_of(format, *policies)
+    bits, source = _bits_of(x)
+    wanted = _value_dtype(dtype, source, to.format)
+    out = _output(out, bits, wanted)
+    steps = _quantize_steps(source, format, policies, wanted, bits.size >= _freeze_from())
+    _check_nan(to, bits, source)
+    _convert(steps, bits, out.view(_UNSIGNED[out.dtype.itemsize]), seed, offset)
+    return out if out.ndim else out[()]
+
+
+def decode(
+    codes: ArrayLike, format: FloatFormat | str | None = None, *, dtype: DTypeLike | None = None, out: Values | None = None
+) -> Values:
+    """The values of codes; always exact.
+
+    Parameters
+    ----------
+    codes: unsigned integers of any shape (an ml_dtypes array brings its own format).
+    format: what they are codes of.
+    dtype: float16, float32 or float64; default the format's ``value_dtype``: float32, or float64 where it must be.
+    out: array of that dtype and of the shape of ``codes`` to write to.
+
+    Raises
+    ------
+    TypeError: codes that are not integers.
+    ValueError: codes beyond the format's width; a dtype that cannot hold every finite value of the format.
+    """
+    bits, source = _codes_of(codes, format)
+    wanted = np.dtype(dtype) if dtype is not None else source.value_dtype
+    _check_dtype(wanted, source)
+    out = _output(out, bits, wanted)
+    _convert(_decode_steps(source, wanted), bits, out.view(_UNSIGNED[out.dtype.itemsize]), 0, 0)
+    return out if out.ndim else out[()]
+
+
+def cast(
+    codes: ArrayLike,
+    target: FormatLike,
+    source: FloatFormat | str | None = None,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | None = None,
+) -> Codes:
+    """Codes of one format to codes of another; parameters and errors as for ``encode`` and ``decode``.
+
+    ``source`` may be left out for ml_dtypes arrays.  A source with finite values that float64 cannot hold is a
+    ValueError.
+    """
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    to = _cast_of(target, *policies)
+    bits, from_format = _codes_of(codes, source)
+    out = _output(out, bits, to.format.code_dtype)
+    steps = _encode_steps(from_format, target, policies, bits.size >= _freeze_from())
+    _check_nan(to, bits, from_format)
+    _convert(steps, bits, out, seed, offset)
+    return out if out.ndim else out[()]
+
+
+# ---- what is worked out once for a combination of arguments ---------------------------------------------------------
+_POLICIES = ("rounding", "overflow", "subnormals", "nan", "random_bits", "stochastic", "via")
+_UNSIGNED = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16), 4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+_FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
+
+
+@lru_cache(maxsize=4096)
+def _cast_of(format: FormatLike, *policies: Any) -> Cast:
+    return as_cast(format, **dict(zip(_POLICIES, policies, strict=True)))
+
+
+@lru_cache(maxsize=4096)
+def _encode_steps(source: Source, format: FormatLike, policies: tuple[Any, ...], freeze: bool) -> tuple[Step, ...]:
+    from fpemu.targets import host
+
+    return host.encode_steps(source, _cast_of(format, *policies), freeze)
+
+
+@lru_cache(maxsize=4096)
+def _quantize_steps(
+    source: Source, format: FormatLike, policies: tuple[Any, ...], dtype: np.dtype[Any], freeze: bool
+) -> tuple[Step, ...]:
+    from fpemu.targets import host
+
+    return host.quantize_steps(source, _cast_of(format, *policies), dtype, freeze)
+
+
+def _decode_steps(source: FloatFormat, dtype: np.dtype[Any]) -> tuple[Step, ...]:
+    from fpemu.targets import host
+
+    return host.decode_steps(source, dtype)
+
+
+def _freeze_from() -> int:
+    from fpemu.targets import host
+
+    return host.FREEZE_FROM
+
+
+def _convert(steps: tuple[Step, ...], bits: Codes, out: Codes, seed: int, offset: int) -> None:
+    from fpemu.targets import host
+
+    for name, number in (("seed", seed), ("offset", offset)):
+        if not isinstance(number, (int, np.integer)) or isinstance(number, bool):
+            raise TypeError(f"{name} must be an int, not {type(number).__name__}")
+        if not 0 <= number < 2**64:
+            raise ValueError(f"{name} must be 0 to 2**64 - 1, not {number}")
+    # Elementwise in place is safe only for the same elements; any other overlap reads from a copy.
+    same = bits.itemsize == out.itemsize and bits.ctypes.data == out.ctypes.data and bits.strides == out.strides
+    if not same and np.may_share_memory(bits, out):
+        bits = bits.copy()
+    host.convert(steps, bits, out, int(seed), int(offset))
+
+
+# ---- inputs and outputs ---------------------------------------------------------------------------------------------
+def _bits_of(x: ArrayLike) -> tuple[Codes, Source]:
+    """The bits of floating-point values, and what they are codes of."""
+    from fpemu.targets.host import SOURCES
+
+    array = x if type(x) is np.ndarray else _as_array(x)
+    dtype = array.dtype
+    source = SOURCES.get(dtype if dtype.isnative else dtype.newbyteorder("="))
+    if source is not None:
+        bits = array.view(_UNSIGNED[dtype.itemsize].newbyteorder(dtype.byteorder))
+        return bits, source
+    coded = ml_format(dtype)
+    if coded is not None:
+        return array.view(_UNSIGNED[dtype.itemsize]), coded
+    raise TypeError(_no_float(dtype))
+
+
+def _as_array(x: ArrayLike) -> NDArray[Any]:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("masked arrays are not taken: fill the masked elements first, x.filled(value)")
+    if isinstance(x, int) and not isinstance(x, bool):
+        raise TypeError("an int is not taken as a value: write it as a float, or decode() it if it is a code")
+    if hasattr(x, "__cuda_array_interface__"):
+        raise TypeError("arrays on a GPU are not taken here: copy to the host first")
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{type(x).__name__} is not an array of floating-point values: {error}") from None
+
+
+def _no_float(dtype: np.dtype[Any]) -> str:
+    advice = "take float16, float32, float64 or an ml_dtypes dtype"
+    if dtype.kind in "iu":
+        advice = "convert with x.astype(np.float64) if these are values, or use decode() if they are codes"
+    elif dtype.kind == "f":
+        advice = "round it to float64 yourself, so that the first rounding is yours to see"
+    elif dtype.kind == "c":
+        advice = "convert x.real and x.imag"
+    return f"values of dtype {dtype} are not taken: {advice}"
+
+
+def ml_format(dtype: np.dtype[Any]) -> FloatFormat | None:
+    """The format of an ml_dtypes dtype, or None for other dtypes."""
+    return FORMATS.get(dtype.name) if dtype.type.__module__.startswith("ml_dtypes") else None
+
+
+def as_ml_dtype(codes: Codes, format: FloatFormat | str) -> NDArray[Any]:
+    """A view of codes as the ml_dtypes dtype (or NumPy's float16 or float32) of their format, sharing memory.
+
+    Raises ValueError for a format that has none, or where ml_dtypes is not installed (``pip install ml_dtypes``).
+    """
+    bits, source = _codes_of(codes, format)
+    if source.name in ("float16", "float32"):
+        return bits.view(source.name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ValueError("ml_dtypes is not installed: pip install ml_dtypes") from None
+    dtype = getattr(ml_dtypes, source.name, None)
+    if dtype is None:
+        raise ValueError(f"ml_dtypes has no dtype for {source.name}")
+    return bits.view(dtype)
+
+
+def _codes_of(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Codes, FloatFormat]:
+    """Codes in the dtype of their format, checked against its width."""
+    array = codes if type(codes) is np.ndarray else _code_array(codes)
+    own = ml_format(array.dtype)
+    if own is not None:
+        if format is not None and as_format(format) != own:
+            raise ValueError(f"the array holds codes of {own.name}, not of {as_format(format).name}")
+        return array.view(_UNSIGNED[array.dtype.itemsize]), own
+    if format is None:
+        raise TypeError("format is needed: only ml_dtypes arrays bring their own")
+    source = as_format(format)
+    if array.dtype.kind not in "iu" and not (array.size == 0 and array.dtype == np.float64):
+        raise TypeError(f"codes of {source.name} are {source.code_dtype} integers, not {array.dtype}; encode() makes them")
+    if array.dtype == source.code_dtype and source.bits == 8 * array.dtype.itemsize:
+        return array, source
+    if array.size:
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >> source.bits:
+            raise ValueError(f"{source.name} has codes 0 to {(1 << source.bits) - 1:#x}; found {low} to {high:#x}")
+    return array.astype(source.code_dtype, copy=False), source
+
+
+def _code_array(codes: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(codes)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{type(codes).__name__} is not an array of codes: {error}") from None
+
+
+def _value_dtype(dtype: DTypeLike | None, source: Source, target: FloatFormat) -> np.dtype[Any]:
+    """The dtype quantize() returns."""
+    if dtype is None:
+        if not isinstance(source, FloatFormat):
+            wanted = np.dtype(np.float64)
+        elif source.name in ("float16", "float32"):
+            wanted = np.dtype(source.name)
+        else:
+            wanted = np.result_type(source.value_dtype, target.value_dtype)
+    else:
+        wanted = np.dtype(dtype)
+    _check_dtype(wanted, target)
+    return wanted
+
+
+@lru_cache(maxsize=4096)
+def _check_dtype(dtype: np.dtype[Any], format: FloatFormat) -> None:
+    """Whether a NumPy dtype can hold every finite value of a format."""
+    if dtype not in _FLOATS:
+        raise TypeError(f"dtype must be float16, float32 or float64 in native byte order, not {dtype}")
+    needed = format.value_dtype
+    if dtype == np.float16 and FORMATS["float16"].holds(format):
+        return
+    if dtype.itemsize < needed.itemsize or dtype == np.float16:
+        raise ValueError(f"{dtype} cannot hold every finite value of {format.name}: pass dtype=np.{needed}")
+
+
+def _output(out: NDArray[Any] | None, bits: Codes, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array to write to, checked."""
+    if out is None:
+        return np.empty(bits.shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    if out.dtype != dtype or not out.dtype.isnative:
+        raise TypeError(f"out must have dtype {dtype}, not {out.dtype}")
+    if out.shape != bits.shape:
+        raise ValueError(f"out must have shape {bits.shape}, not {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    return out
+
+
+def _check_nan(cast: Cast, bits: Codes, source: Source) -> None:
+    if not cast.raises_on_nan and not (cast.via is not None and cast.via.raises_on_nan):
+        return
+    from fpemu.targets import host
+
+    index = host.first_nan(bits, source)
+    if index is not None:
+        place = tuple(int(i) for i in np.unravel_index(index, bits.shape))
+        has = "its policy is to raise" if cast.format.has_nan else "it has no code for it"
+        raise ValueError(
+            f"NaN at index {place if bits.ndim != 1 else place[0]} cannot become {cast.format.name}: {has}; "
+            "name a policy: nan='max' or nan='zero'"
+        )

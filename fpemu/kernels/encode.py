@@ -1,0 +1,38 @@
+"""Bits of a float32 or float64 to the code of a format: the whole life of a value, steps 1 to 4."""
+
+from fpemu.kernels.jit import kernel
+
+from fpemu.kernels.pack import pack
+from fpemu.kernels.rounding import round_shift
+from fpemu.kernels.spec import NEAREST_EVEN
+from fpemu.kernels.unpack import unpack
+
+
+@kernel
+def encode(bits, word, spec, plan):
+    """The code (an integer as wide as ``bits``) of the value whose bits these are; ``word``: its 32 random bits."""
+    U = type(bits)
+    # 1. Sign, exponent, significand.
+    negative, magnitude, exponent, significand = unpack(bits, spec, plan)
+
+    # 2. The grid of the target: below its lowest binade the spacing stays what it is there, and more is discarded.
+    binade = U(max(exponent, spec.emin))
+    shift = U(spec.shift + U(binade - exponent))
+    base = U(U(binade - spec.emin) << spec.trailing)
+    parity = U(U(base ^ spec.lowest) & spec.parity)
+    tiny = exponent < spec.emin
+    if plan.to_min:
+        # The grid {0, smallest normal}: one step is the whole binade; exactly half counts as odd, so it goes up.
+        shift = U(shift + spec.trailing) if tiny else shift
+        parity = U(plan.rounding == NEAREST_EVEN) if tiny else parity
+
+    # 3. Round to an integer number of spacings.
+    rounded = round_shift(significand, shift, negative, parity, word, spec, plan)
+
+    # 4. A normal value in binade b has the integer 2**trailing + fraction, whose hidden bit is the first count of
+    # the exponent field: code = (b - emin) << trailing, plus the integer.  A carry moves on to the next binade, or
+    # from the largest subnormal to the smallest normal, by itself; the exponent is unbounded until pack() looks.
+    code = U(base + rounded)
+    if plan.to_min:
+        code = U(rounded << spec.trailing) if tiny else code
+    return pack(negative, magnitude, code, spec, plan)

@@ -1,0 +1,24 @@
+"""The random word of an element: a function of seed and index alone, so no layout, chunk or thread can change it."""
+
+import numpy as np
+from fpemu.kernels.jit import kernel
+
+GOLDEN = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+
+
+def seed_key(seed: int) -> int:
+    """The key of a seed, splitmix64(seed)."""
+    z = (seed + GOLDEN) & _MASK
+    z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ z >> 27) * 0x94D049BB133111EB) & _MASK
+    return z ^ z >> 31
+
+
+@kernel
+def random_word(key, index):
+    """32 random bits: the high half of splitmix64's finaliser (Steele, Lea, Flood 2014) over key + index * golden."""
+    z = np.uint64(key + np.uint64(index * np.uint64(0x9E3779B97F4A7C15)))
+    z = np.uint64(np.uint64(z ^ np.uint64(z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9))
+    z = np.uint64(np.uint64(z ^ np.uint64(z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB))
+    return np.uint64(np.uint64(z ^ np.uint64(z >> np.uint64(31))) >> np.uint64(32))

@@ -1,0 +1,226 @@
+"""What the kernels see of a Cast: plain unsigned integers, worked out once in Python.
+
+A ``Plan`` holds the few facts that choose code paths; drivers freeze it at compile time.  An ``EncodeSpec`` or
+``DecodeSpec`` holds the numbers; drivers pass it at run time, or freeze it too where that is worth a compilation.
+All fields of a spec have the width of the *lane*: 32 bits for float32 inputs, 64 for float64.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fpemu.formats import FloatFormat
+from fpemu.policies import Cast, Rounding, Stochastic, Subnormals
+
+ROUNDINGS = tuple(Rounding)
+NEAREST_EVEN, NEAREST_AWAY, TOWARD_ZERO, UP, DOWN, TO_ODD, STOCHASTIC = range(7)
+VARIANTS = tuple(Stochastic)
+VARIANT_A, VARIANT_B, VARIANT_C = range(3)
+
+
+class Lane(NamedTuple):
+    """An IEEE interchange format that inputs come in, and the unsigned integer its bits are worked on in."""
+
+    trailing_bits: int
+    bias: int
+    bits: int
+    code: type[np.unsignedinteger[Any]]
+    value: type[np.floating[Any]]
+
+    @property
+    def infinity(self) -> int:
+        return (1 << (self.bits - 1)) - (1 << self.trailing_bits)
+
+    @property
+    def emin(self) -> int:
+        return 1 - self.bias
+
+
+LANE32 = Lane(23, 127, 32, np.uint32, np.float32)
+LANE64 = Lane(52, 1023, 64, np.uint64, np.float64)
+
+
+class Plan(NamedTuple):
+    """Code paths, frozen at compile time."""
+
+    rounding: int  # index into ROUNDINGS
+    variant: int = VARIANT_A  # of stochastic rounding
+    wide: int = 0  # the target reaches below the lane's smallest normal: source subnormals are normalised
+    zeroless: int = 0  # the target has no zero
+    to_min: int = 0  # below the smallest normal, round on the grid {0, smallest normal}
+
+
+class EncodeSpec(NamedTuple):
+    """Numbers of one conversion from a lane to a format; exponents are biased like the lane's, plus ``lift``."""
+
+    source_trailing: Any  # trailing significand bits of the lane
+    source_sign: Any  # position of its sign bit
+    source_infinity: Any  # its magnitude bits of infinity; larger is NaN
+    input_floor: Any  # magnitude bits below this are zero (flushed inputs)
+    lift: Any  # added to exponents, so that those of wide targets stay positive
+    emin: Any  # lifted biased exponent of the target's lowest binade
+    shift: Any  # source_trailing - trailing: bits to discard from a normal value
+    trailing: Any  # trailing significand bits of the target
+    parity: Any  # 1 where "even" is a matter of the code, 0 where of the significand
+    lowest: Any  # 1 << trailing where the target's lowest binade is normal, else 0
+    output_floor: Any  # magnitude codes below this are zero (flushed results)
+    sign: Any  # sign mask of the target's codes
+    signed_from: Any  # smallest magnitude code that takes a sign: 1 where there is no -0
+    max_positive: Any  # largest finite magnitude code of either sign (0 for negatives in unsigned formats)
+    max_negative: Any
+    over_positive: Any  # codes for values beyond
+    over_negative: Any
+    under_positive: Any  # zeroless formats: codes for values that round to zero
+    under_negative: Any
+    zero: Any  # zeroless formats: code for zero
+    infinity_positive: Any
+    infinity_negative: Any
+    nan_positive: Any
+    nan_negative: Any
+    random_bits: Any
+
+
+class DecodeSpec(NamedTuple):
+    """Numbers of one conversion from codes to a lane."""
+
+    sign: Any  # sign mask of the codes
+    magnitude: Any  # mask of the rest
+    trailing_shift: Any  # moves a magnitude code onto the lane's fields
+    rebias: Any  # difference of the biases, in place
+    normal: Any  # magnitude codes below this are converted as integers (0: none needs it)
+    integer_shift: Any  # moves float32 bits of such an integer onto the lane's fields
+    integer_rebias: Any  # exponent of the last place, in place
+    max_code: Any
+    infinity_code: Any  # all ones where there is none
+    nan_code: Any  # the sign bit alone where that is NaN, else all ones
+    sign_shift: Any  # from the sign bit of a code to that of the lane
+    infinity: Any  # the lane's bits of infinity
+    nan: Any  # and of its quiet NaN
+
+
+@lru_cache(maxsize=4096)
+def encode_plan(cast: Cast, lane: Lane) -> Plan:
+    """The code paths of a conversion from a lane; a stochastic variant does not matter to the other roundings."""
+    stochastic = cast.rounding is Rounding.STOCHASTIC
+    return Plan(
+        rounding=ROUNDINGS.index(cast.rounding),
+        variant=VARIANTS.index(cast.stochastic) if stochastic else VARIANT_A,
+        wide=int(cast.format.emin + lane.bias < 1),
+        zeroless=int(not cast.format.has_zero),
+        to_min=int(cast.subnormals is Subnormals.ROUND_TO_MIN and cast.format.subnormals),
+    )
+
+
+def fits_lane(cast: Cast, lane: Lane) -> bool:
+    """Whether the lane is wide enough for the target: 32-bit lanes take no wide plan and at most 22 trailing bits.
+
+    With at least one bit to discard, shifts are positive and half a spacing is an integer.
+    """
+    return lane is LANE64 or (cast.format.trailing_bits < 23 and not encode_plan(cast, lane).wide)
+
+
+def _input_floor(cast: Cast, lane: Lane, source_emin: int) -> int:
+    """Magnitude bits of the smallest input that is not flushed to zero."""
+    if cast.subnormals is Subnormals.FLUSH_INPUT:
+        return _power_of_two(source_emin, lane)
+    if cast.subnormals is Subnormals.FLUSH_OUTPUT_BEFORE:
+        return _power_of_two(cast.format.emin, lane)
+    return 0
+
+
+def _power_of_two(exponent: int, lane: Lane) -> int:
+    """Magnitude bits of the smallest lane value that is not below 2**exponent."""
+    biased = exponent + lane.bias
+    if biased >= 1:
+        return min(biased << lane.trailing_bits, lane.infinity)
+    return 1 << max(lane.trailing_bits + biased - 1, 0)
+
+
+@lru_cache(maxsize=4096)
+def encode_spec(cast: Cast, lane: Lane, source_emin: int) -> EncodeSpec:
+    """The numbers of ``cast`` in a lane; inputs below 2**source_emin are subnormal where they come from."""
+    target = cast.format
+    plan = encode_plan(cast, lane)
+    emin = target.emin + lane.bias
+    lift = 2048 - emin if plan.wide else 0
+    flushes = cast.subnormals is Subnormals.FLUSH_OUTPUT and target.subnormals
+    smallest = target.smallest_code
+    zero = 0 if target.has_zero else cast.zero_code()
+
+    def under(negative: bool) -> int:
+        """A zeroless format has nothing between zero and its smallest value: downward there means to zero."""
+        inward = cast.rounding in (Rounding.TOWARD_ZERO, Rounding.UP if negative else Rounding.DOWN)
+        return zero if inward else smallest | (target.sign_mask if negative else 0)
+
+    return EncodeSpec(
+        source_trailing=lane.trailing_bits,
+        source_sign=lane.bits - 1,
+        source_infinity=lane.infinity,
+        input_floor=_input_floor(cast, lane, source_emin),
+        lift=lift,
+        emin=emin + lift,
+        shift=lane.trailing_bits - target.trailing_bits,
+        trailing=target.trailing_bits,
+        parity=int(target.ties == "code"),
+        lowest=0 if target.subnormals else 1 << target.trailing_bits,
+        output_floor=target.smallest_normal_code if flushes else 0,
+        sign=target.sign_mask,
+        signed_from=0 if target.negative_zero else 1,
+        max_positive=target.max_code,
+        max_negative=target.max_code if target.signed else 0,
+        over_positive=cast.overflow_code(False),
+        over_negative=cast.overflow_code(True),
+        under_positive=under(False),
+        under_negative=under(True),
+        zero=zero,
+        infinity_positive=cast.infinity_code(False),
+        infinity_negative=cast.infinity_code(True),
+        nan_positive=cast.nan_code_for(False),
+        nan_negative=cast.nan_code_for(True),
+        random_bits=cast.random_bits,
+    )
+
+
+def decodes_in(source: FloatFormat, lane: Lane) -> bool:
+    """Whether the decode kernel serves: every non-zero value is a normal number of the lane, or has its exponents.
+
+    (Formats that share the lane's bias decode by a shift alone, subnormals included.)
+    """
+    smallest = source.emin - (source.trailing_bits if source.subnormals else 0)
+    return (
+        source.trailing_bits <= min(lane.trailing_bits, 23)
+        and source.emax <= lane.bias
+        and (smallest >= 1 - lane.bias or (source.bias == lane.bias and source.subnormals))
+    )
+
+
+@lru_cache(maxsize=4096)
+def decode_spec(source: FloatFormat, lane: Lane) -> DecodeSpec:
+    """The numbers of the conversion from codes of ``source`` to a lane (``decodes_in`` must hold)."""
+    mask = (1 << lane.bits) - 1
+    none = mask
+    same_bias = source.bias == lane.bias
+    finest = source.finest_exponent
+    return DecodeSpec(
+        sign=source.sign_mask,
+        magnitude=source.magnitude_mask,
+        trailing_shift=lane.trailing_bits - source.trailing_bits,
+        rebias=((lane.bias - source.bias) << lane.trailing_bits) & mask,
+        normal=0 if same_bias else source.smallest_normal_code,
+        integer_shift=lane.trailing_bits - 23,
+        integer_rebias=((finest + lane.bias - 127) << lane.trailing_bits) & mask,
+        max_code=source.max_code,
+        infinity_code=none if source.infinity_code is None else source.infinity_code,
+        nan_code=source.sign_mask if source.signed and not source.negative_zero else none,
+        sign_shift=lane.bits - source.bits,
+        infinity=lane.infinity,
+        nan=lane.infinity | 1 << (lane.trailing_bits - 1),
+    )
+
+
+def as_array(spec: EncodeSpec | DecodeSpec, lane: Lane) -> np.ndarray[Any, Any]:
+    """A spec as the small array in which it is passed at run time (cheaper to pass than a tuple)."""
+    return np.array(spec, dtype=lane.code)

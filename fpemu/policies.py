@@ -1,0 +1,293 @@
+"""What a conversion does where the value does not fit: named policies, and ``Cast``, a format joined with them.
+
+Every choice a standard leaves open is a member of an enum with a documented default; text is parsed once, here.
+
+Sources: IEEE 754-2019 clauses 4.3, 6.2, 6.3, 7.4, 7.5; OCP OFP8 v1.0 (saturating and non-saturating conversion);
+IEEE P3109 report v4.0 section 4.7 (projection, saturation, stochastic rounding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from fpemu.formats import FloatFormat, as_format
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+
+class Policy(Enum):
+    """A policy parsed from its text; a wrong one raises ValueError that lists what is valid."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self:
+        if isinstance(value, str):
+            wanted = value.strip().lower().replace("_", "-")
+            for member in cls:
+                if member.value.lower() == wanted:
+                    return member
+        valid = ", ".join(member.value for member in cls)
+        raise ValueError(f"unknown {cls.__name__.lower()} {value!r}; valid: {valid}")
+
+
+class Rounding(Policy):
+    """Which of the two neighbouring values an inexact one becomes."""
+
+    NEAREST_EVEN = "nearest-even"  #: the nearer; a tie to the even code (IEEE 754 roundTiesToEven). The default
+    NEAREST_AWAY = "nearest-away"  #: the nearer; a tie to the larger magnitude (roundTiesToAway)
+    TOWARD_ZERO = "toward-zero"  #: the smaller magnitude (roundTowardZero)
+    UP = "up"  #: the larger value (roundTowardPositive)
+    DOWN = "down"  #: the lower value (roundTowardNegative)
+    TO_ODD = "to-odd"  #: the one with the odd code (P3109 ToOdd; Boldo and Melquiond)
+    STOCHASTIC = "stochastic"  #: the larger magnitude with a probability equal to the distance from the smaller
+
+
+class Stochastic(Policy):
+    """How N random bits R meet the discarded fraction v (P3109 v4.0, StochasticA, B and C)."""
+
+    A = "A"  #: up where floor(v 2^N) + R >= 2^N: a bias of at most 2^-N spacings toward zero. The default
+    B = "B"  #: up where floor(v 2^(N+1)) + 2R + 1 >= 2^(N+1)
+    C = "C"  #: up where v 2^N rounded to an integer, ties to even, + R >= 2^N
+
+
+class Overflow(Policy):
+    """What finite values beyond the largest finite one, and infinities, become (``OVERFLOW_RULES`` has the rows)."""
+
+    IEEE = "ieee"  #: infinity, else NaN, else the largest finite (IEEE 754; OFP8 non-saturating). The default
+    SATURATE = "saturate"  #: the largest finite, infinities too (OFP8 saturating; P3109 SatFinite)
+    PROPAGATE = "propagate"  #: finite values clamp; infinity stays, else NaN, else the largest finite (SatPropagate)
+    P3109 = "p3109"  #: infinity, else the largest finite although NaN exists (P3109 SatNone)
+    NAN = "nan"  #: NaN for both, else the largest finite
+
+
+class Subnormals(Policy):
+    """What happens below the smallest normal value."""
+
+    KEEP = "keep"  #: gradual underflow. The default
+    FLUSH_OUTPUT = "flush-output"  #: a result that is subnormal after rounding becomes a zero of its sign
+    FLUSH_OUTPUT_BEFORE = "flush-output-before"  #: an input below the smallest normal of the target does
+    FLUSH_INPUT = "flush-input"  #: an input that is subnormal in its own source format does ("denormals are zero")
+    ROUND_TO_MIN = "round-to-min"  #: rounding on the two-point grid {0, smallest normal}; nearest modes: half goes up
+
+
+class NaN(Policy):
+    """What a NaN becomes.  A format without NaN raises unless MAX or ZERO is chosen."""
+
+    CANONICAL = "canonical"  #: the format's quiet NaN, the sign kept where its NaN has one. The default
+    UNSIGNED = "unsigned"  #: the format's quiet NaN, the sign dropped
+    RAISE = "raise"  #: ValueError
+    MAX = "max"  #: the largest finite value, positive (PTX, for FP4 and FP6)
+    ZERO = "zero"  #: zero, positive
+
+
+class To(Enum):
+    """Where a value that does not fit can go."""
+
+    INFINITY = "infinity"
+    NAN = "nan"
+    LIMIT = "limit"  # the largest finite value of that sign; for negatives in an unsigned format the lowest value
+
+
+@dataclass(frozen=True)
+class OverflowRule:
+    """Preferences in order; the first that the format has is taken.  ``below`` is for negatives in unsigned formats."""
+
+    finite: tuple[To, ...]
+    infinite: tuple[To, ...]
+    finite_below: tuple[To, ...]
+    infinite_below: tuple[To, ...]
+
+
+_ELSE_NAN = (To.INFINITY, To.NAN, To.LIMIT)
+_NAN = (To.NAN, To.LIMIT)
+_LIMIT = (To.LIMIT,)
+OVERFLOW_RULES: dict[Overflow, OverflowRule] = {
+    Overflow.IEEE: OverflowRule(_ELSE_NAN, _ELSE_NAN, _NAN, _NAN),
+    Overflow.SATURATE: OverflowRule(_LIMIT, _LIMIT, _LIMIT, _LIMIT),
+    Overflow.PROPAGATE: OverflowRule(_LIMIT, _ELSE_NAN, _LIMIT, _NAN),
+    Overflow.P3109: OverflowRule((To.INFINITY, To.LIMIT), (To.INFINITY, To.LIMIT), _NAN, _NAN),
+    Overflow.NAN: OverflowRule(_NAN, _NAN, _NAN, _NAN),
+}
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A target format and what happens to the values that do not fit it.
+
+    Parameters (text is accepted for every policy)
+    ----------
+    format: the target, a FloatFormat or a name.
+    rounding: a Rounding.  Rounding comes first, with unbounded exponent; then the test for overflow.
+    overflow: an Overflow.  A finite value that overflows under a directed rounding goes where the direction says
+        (IEEE 754-2019, 7.4): ``toward-zero`` to the largest finite, ``up`` and ``down`` to it where they point
+        inward; ``to-odd`` to whichever of the two has the odd code.  An infinite input is exact and goes where the
+        policy says under every rounding.
+    subnormals: a Subnormals.
+    nan: a NaN.  ``nan_code`` names another of the format's NaN codes (without its sign) as the canonical one.
+    random_bits: how many random bits stochastic rounding uses, 1 to 32; ``stochastic``: P3109's variant.
+    via: a format or Cast that values are rounded to first, as libraries do that narrow float64 through float32.
+
+    Raises
+    ------
+    TypeError, ValueError: an unknown policy or format (the message lists the valid ones), a code that is no NaN.
+    """
+
+    format: FloatFormat
+    rounding: Rounding = Rounding.NEAREST_EVEN
+    overflow: Overflow = Overflow.IEEE
+    subnormals: Subnormals = Subnormals.KEEP
+    nan: NaN = NaN.CANONICAL
+    nan_code: int | None = None
+    random_bits: int = 32
+    stochastic: Stochastic = Stochastic.A
+    via: Cast | None = None
+
+    def __init__(
+        self,
+        format: FloatFormat | str,
+        rounding: Rounding | str = Rounding.NEAREST_EVEN,
+        overflow: Overflow | str = Overflow.IEEE,
+        subnormals: Subnormals | str = Subnormals.KEEP,
+        nan: NaN | str = NaN.CANONICAL,
+        nan_code: int | None = None,
+        random_bits: int = 32,
+        stochastic: Stochastic | str = Stochastic.A,
+        via: Cast | FloatFormat | str | None = None,
+    ) -> None:
+        parsed = {
+            "format": as_format(format),
+            "rounding": Rounding(rounding),
+            "overflow": Overflow(overflow),
+            "subnormals": Subnormals(subnormals),
+            "nan": NaN(nan),
+            "nan_code": nan_code,
+            "random_bits": random_bits,
+            "stochastic": Stochastic(stochastic),
+            "via": via if via is None or isinstance(via, Cast) else Cast(via),
+        }
+        for field, value in parsed.items():
+            object.__setattr__(self, field, value)
+        self._validate()
+
+    def _validate(self) -> None:
+        if isinstance(self.random_bits, bool) or not isinstance(self.random_bits, int):
+            raise TypeError(f"random_bits must be an int, not {type(self.random_bits).__name__}")
+        if not 1 <= self.random_bits <= 32:
+            raise ValueError(f"random_bits must be 1 to 32, not {self.random_bits}")
+        if self.rounding is Rounding.STOCHASTIC and self.format.precision + self.random_bits > 62:
+            raise ValueError(
+                f"stochastic rounding to precision {self.format.precision} takes at most "
+                f"{62 - self.format.precision} random bits, not {self.random_bits}"
+            )
+        if self.nan_code is not None and self.nan_code not in self.format.nan_codes():
+            valid = ", ".join(hex(code) for code in self.format.nan_codes()[:8]) or "none"
+            raise ValueError(f"nan_code {self.nan_code!r} is no NaN code of {self.format.name}; valid: {valid}")
+
+    @property
+    def raises_on_nan(self) -> bool:
+        """Whether a NaN among the inputs is an error."""
+        return self.nan is NaN.RAISE or (self.nan in (NaN.CANONICAL, NaN.UNSIGNED) and not self.format.has_nan)
+
+    def replace(self, **policies: Any) -> Cast:
+        """This cast with some policies replaced."""
+        return replace(self, **policies)
+
+    def encode(self, x: ArrayLike, **options: Any) -> NDArray[np.unsignedinteger[Any]]:
+        """``fpemu.encode(x, self)``."""
+        from fpemu.arrays import encode
+
+        return encode(x, self, **options)
+
+    def quantize(self, x: ArrayLike, **options: Any) -> NDArray[np.floating[Any]]:
+        """``fpemu.quantize(x, self)``."""
+        from fpemu.arrays import quantize
+
+        return quantize(x, self, **options)
+
+    def decode(self, codes: ArrayLike, **options: Any) -> NDArray[np.floating[Any]]:
+        """``fpemu.decode(codes, self.format)``."""
+        from fpemu.arrays import decode
+
+        return decode(codes, self.format, **options)
+
+    # ---- where values that do not fit go; the one definition for kernels/spec.py -----------------------------------
+    def code_of(self, to: To, negative: bool) -> int | None:
+        """The code of a place to go to, with its sign; None where the format has no such place."""
+        format = self.format
+        if to is To.NAN:
+            return self.canonical_nan(negative)
+        if to is To.INFINITY:
+            if format.infinity_code is None or (negative and not format.signed):
+                return None
+            return format.infinity_code | (format.sign_mask if negative else 0)
+        return format.min_code if negative else format.max_code
+
+    def canonical_nan(self, negative: bool) -> int | None:
+        """The canonical NaN code for a NaN of that sign, or None."""
+        code = self.format.nan_code if self.nan_code is None else self.nan_code
+        signed = negative and self.format.nan_has_sign and self.nan is not NaN.UNSIGNED
+        return None if code is None else code | (self.format.sign_mask if signed else 0)
+
+    def _first(self, places: tuple[To, ...], negative: bool) -> int:
+        codes = (self.code_of(place, negative) for place in places)
+        return next(code for code in codes if code is not None)
+
+    def overflow_code(self, negative: bool) -> int:
+        """What a finite value becomes that rounds beyond the largest finite one of its sign."""
+        rule = OVERFLOW_RULES[self.overflow]
+        below = negative and not self.format.signed
+        outward = self._first(rule.finite_below if below else rule.finite, negative)
+        if below:
+            return outward
+        limit = self.format.min_code if negative else self.format.max_code
+        return _DIRECTED.get(self.rounding, lambda *_: outward)(self, negative, limit, outward)
+
+    def infinity_code(self, negative: bool) -> int:
+        """What an infinite input becomes."""
+        rule = OVERFLOW_RULES[self.overflow]
+        below = negative and not self.format.signed
+        return self._first(rule.infinite_below if below else rule.infinite, negative)
+
+    def nan_code_for(self, negative: bool) -> int:
+        """What a NaN becomes; 0 where it raises."""
+        if self.raises_on_nan or self.nan is NaN.ZERO:
+            return 0
+        if self.nan is NaN.MAX:
+            return self.format.max_code
+        code = self.canonical_nan(negative)
+        assert code is not None
+        return code
+
+    def zero_code(self) -> int:
+        """What a zero becomes in a format without one (E8M0): NaN, or the smallest value where finite values clamp."""
+        nan = self.canonical_nan(False)
+        clamps = OVERFLOW_RULES[self.overflow].finite_below[0] is To.LIMIT
+        return self.format.smallest_code if clamps or nan is None else nan
+
+
+def _to_odd(cast: Cast, negative: bool, limit: int, outward: int) -> int:
+    """Infinity where that code is the odd one, else the largest finite value (never NaN: OFP8 is silent here)."""
+    return outward if outward == cast.code_of(To.INFINITY, negative) and not limit & 1 else limit
+
+
+_DIRECTED: dict[Rounding, Callable[[Cast, bool, int, int], int]] = {
+    Rounding.TOWARD_ZERO: lambda cast, negative, limit, outward: limit,
+    Rounding.UP: lambda cast, negative, limit, outward: limit if negative else outward,
+    Rounding.DOWN: lambda cast, negative, limit, outward: outward if negative else limit,
+    Rounding.TO_ODD: _to_odd,
+}
+
+
+def as_cast(format: Cast | FloatFormat | str, **policies: Any) -> Cast:
+    """A Cast from a format or name and policies; a Cast is returned as it is, with ``policies`` replaced.
+
+    Policies that are None count as not given.
+    """
+    given = {name: value for name, value in policies.items() if value is not None}
+    if isinstance(format, Cast):
+        return format.replace(**given) if given else format
+    return Cast(format, **given)

@@ -1,0 +1,153 @@
+"""Loops of the CPU: each driver runs one scalar kernel over flat, contiguous arrays of bits.
+
+Drivers are made on first use, one for each plan and pair of widths, with an explicit signature (so that read-only and
+writable arrays share one compilation), and cached on disk.  They hold no lock (``nogil``): targets/threads.py runs them
+on parts of an array side by side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+
+from fpemu.kernels.decode import decode
+from fpemu.kernels.encode import encode
+from fpemu.kernels.jit import kernel
+from fpemu.kernels.random import random_word
+from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
+
+Driver = Callable[..., Any]
+
+_TYPES = {
+    np.dtype(np.uint8): types.uint8,
+    np.dtype(np.uint16): types.uint16,
+    np.dtype(np.uint32): types.uint32,
+    np.dtype(np.uint64): types.uint64,
+}
+
+
+def _source_digest() -> int:
+    """A number that changes with the kernels: Numba's cache looks only at the file of the function it compiled."""
+    digest = hashlib.sha256()
+    package = Path(__file__).resolve().parent.parent
+    for folder in ("kernels", "targets"):
+        for path in sorted((package / folder).glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return int.from_bytes(digest.digest()[:8], "little") >> 1
+
+
+SOURCE_DIGEST = _source_digest()
+
+
+def _read(dtype: Any) -> Any:
+    return types.Array(_TYPES[np.dtype(dtype)], 1, "C", readonly=True)
+
+
+def _write(dtype: Any) -> Any:
+    return types.Array(_TYPES[np.dtype(dtype)], 1, "C")
+
+
+def _compiled(function: Callable[..., Any], *signature: Any) -> Driver:
+    return njit(types.void(*signature), cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+
+
+@kernel
+def thaw_encode(a):
+    """The array of ``as_array`` as an EncodeSpec."""
+    return EncodeSpec(
+        a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12],
+        a[13], a[14], a[15], a[16], a[17], a[18], a[19], a[20], a[21], a[22], a[23], a[24],
+    )  # fmt: skip
+
+
+@kernel
+def thaw_decode(a):
+    """The array of ``as_array`` as a DecodeSpec."""
+    return DecodeSpec(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12])
+
+
+def _frozen(spec: Any, lane: Lane) -> Any:
+    return None if spec is None else type(spec)(*(lane.code(field) for field in spec))
+
+
+@lru_cache(maxsize=None)
+def encode_driver(plan: Plan, lane: Lane, code_dtype: np.dtype[Any], frozen: EncodeSpec | None = None) -> Driver:
+    """``driver(bits, codes, spec, key, first)``: encode, element i with random word ``first + i`` of ``key``."""
+    digest, spec_constant, stochastic = SOURCE_DIGEST, _frozen(frozen, lane), plan.rounding == STOCHASTIC
+    plan = Plan(*plan)
+
+    def run_time(bits, codes, spec, key, first):
+        digest  # noqa: B018  (part of the cache key)
+        fields = thaw_encode(spec)
+        for i in range(bits.size):
+            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            codes[i] = encode(bits[i], word, fields, plan)
+
+    def constant(bits, codes, spec, key, first):
+        digest  # noqa: B018
+        for i in range(bits.size):
+            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            codes[i] = encode(bits[i], word, spec_constant, plan)
+
+    arguments = (_read(lane.code), _write(code_dtype), _read(lane.code), types.uint64, types.uint64)
+    return _compiled(run_time if frozen is None else constant, *arguments)
+
+
+@lru_cache(maxsize=None)
+def quantize_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | None = None) -> Driver:
+    """``driver(bits, out, encode_spec, decode_spec, key, first)``: decode(encode(x)), bits to bits of one lane."""
+    digest, stochastic = SOURCE_DIGEST, plan.rounding == STOCHASTIC
+    to_constant, from_constant = (None, None) if frozen is None else (_frozen(spec, lane) for spec in frozen)
+    plan = Plan(*plan)
+
+    def run_time(bits, out, to_spec, from_spec, key, first):
+        digest  # noqa: B018
+        to, back = thaw_encode(to_spec), thaw_decode(from_spec)
+        for i in range(bits.size):
+            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            out[i] = decode(encode(bits[i], word, to, plan), back)
+
+    def constant(bits, out, to_spec, from_spec, key, first):
+        digest  # noqa: B018
+        for i in range(bits.size):
+            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            out[i] = decode(encode(bits[i], word, to_constant, plan), from_constant)
+
+    spec = _read(lane.code)
+    arguments = (_read(lane.code), _write(lane.code), spec, spec, types.uint64, types.uint64)
+    return _compiled(run_time if frozen is None else constant, *arguments)
+
+
+@lru_cache(maxsize=None)
+def decode_driver(lane: Lane, code_dtype: np.dtype[Any]) -> Driver:
+    """``driver(codes, bits, spec)``: decode."""
+    digest = SOURCE_DIGEST
+
+    def loop(codes, bits, spec):
+        digest  # noqa: B018
+        fields = thaw_decode(spec)
+        for i in range(codes.size):
+            bits[i] = decode(codes[i], fields)
+
+    return _compiled(loop, _read(code_dtype), _write(lane.code), _read(lane.code))
+
+
+@lru_cache(maxsize=None)
+def largest_magnitude_driver(lane: Lane) -> Callable[..., int]:
+    """``driver(bits)``: the largest magnitude bits, 0 for none; above those of infinity there is a NaN."""
+    digest, U, mask = SOURCE_DIGEST, lane.code, lane.code((1 << (lane.bits - 1)) - 1)
+
+    def loop(bits):
+        digest  # noqa: B018
+        largest = U(0)
+        for i in range(bits.size):
+            largest = max(largest, U(bits[i] & mask))
+        return largest
+
+    return njit(_TYPES[np.dtype(U)](_read(U)), cache=True, nogil=True)(loop)  # type: ignore[no-any-return]

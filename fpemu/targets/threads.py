@@ -1,0 +1,65 @@
+"""Threads for the loops: parts of an array run side by side, each in compiled code that holds no lock.
+
+How the work is split never shows in a result: elements are independent, and random words depend on the index alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+# Below this many elements one thread is faster: handing over a part costs about 30 us, in which a thread converts
+# some 10**5 elements (benchmarks/threshold.py measures the crossing).
+PARALLEL_FROM = 1 << 18
+
+_threads: int | None = None
+
+
+def get_threads() -> int:
+    """How many threads conversions use: ``set_threads``, else NUMBA_NUM_THREADS, else the cores of this process."""
+    if _threads is not None:
+        return _threads
+    wanted = os.environ.get("NUMBA_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else len(os.sched_getaffinity(0)) if hasattr(
+        os, "sched_getaffinity"
+    ) else os.cpu_count() or 1
+
+
+def set_threads(count: int | None) -> None:
+    """Use ``count`` threads from now on (None: the default again).  Results do not depend on it.
+
+    Raises TypeError for anything but an int, ValueError for less than 1.
+    """
+    global _threads
+    if count is not None:
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"count must be an int or None, not {type(count).__name__}")
+        if count < 1:
+            raise ValueError(f"count must be at least 1, not {count}")
+    _threads = count
+
+
+@lru_cache(maxsize=4)
+def _pool(count: int, process: int) -> ThreadPoolExecutor:
+    """The pool of this process: threads do not survive a fork, so the process is part of the key."""
+    return ThreadPoolExecutor(count, thread_name_prefix="fpemu")
+
+
+def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
+    """``[start, stop)`` of at most ``parts`` parts of a range, each but the last a multiple of ``unit``."""
+    step = -(-size // max(parts, 1))
+    step = max(-(-step // unit) * unit, 1)
+    return [(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def run_parts(work: Callable[[int, int], None], size: int, unit: int = 64) -> None:
+    """Call ``work(start, stop)`` over the whole range, in threads where that is faster."""
+    count = get_threads()
+    if size < PARALLEL_FROM or count == 1:
+        work(0, size)
+        return
+    pool = _pool(count, os.getpid())
+    for future in [pool.submit(work, start, stop) for start, stop in split(size, count, unit)]:
+        future.result()
