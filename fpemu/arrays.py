@@ -130,7 +130,7 @@ def decode(
     wanted = np.dtype(dtype) if dtype is not None else source.value_dtype
     _check_dtype(wanted, source)
     out = _output(out, bits, wanted)
-    _convert(_decode_steps(source, wanted), bits, out.view(_UNSIGNED[out.dtype.itemsize]), 0, 0)
+    _convert(_decode_steps(source, wanted, bits.size >= _freeze_from()), bits, out.view(_UNSIGNED[out.dtype.itemsize]), 0, 0)
     return out if out.ndim else out[()]
 
 
@@ -192,10 +192,10 @@ def _quantize_steps(
     return host.quantize_steps(source, _cast_of(format, *policies), dtype, freeze)
 
 
-def _decode_steps(source: FloatFormat, dtype: np.dtype[Any]) -> tuple[Step, ...]:
+def _decode_steps(source: FloatFormat, dtype: np.dtype[Any], freeze: bool) -> tuple[Step, ...]:
     from fpemu.targets import host
 
-    return host.decode_steps(source, dtype)
+    return host.decode_steps(source, dtype, freeze)
 
 
 def _freeze_from() -> int:

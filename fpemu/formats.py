@@ -127,6 +127,13 @@ class FloatFormat:
         """Stored significand bits, p - 1."""
         return self.precision - 1
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.bits, self.precision, self.bias))
+
     @property
     def exponent_bits(self) -> int:
         """Width of the exponent field."""

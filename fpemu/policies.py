@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fpemu.formats import FloatFormat, as_format
@@ -186,6 +187,13 @@ class Cast:
         if self.nan_code is not None and self.nan_code not in self.format.nan_codes():
             valid = ", ".join(hex(code) for code in self.format.nan_codes()[:8]) or "none"
             raise ValueError(f"nan_code {self.nan_code!r} is no NaN code of {self.format.name}; valid: {valid}")
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.format, self.rounding.value, self.overflow.value, self.subnormals.value, self.nan.value))
 
     @property
     def raises_on_nan(self) -> bool:

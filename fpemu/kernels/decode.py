@@ -1,23 +1,25 @@
 """A code back to the bits of a float32 or float64; always exact."""
 
 import numpy as np
+
 from fpemu.kernels.jit import kernel
+from fpemu.kernels.shift import left
 
 
 @kernel
-def decode(code, spec):
-    """The lane's bits of the value of ``code``."""
+def decode(code, spec, last):
+    """The lane's bits of the value of ``code``; ``last`` is the position of the lane's sign bit."""
     U = type(spec.infinity)
     code = U(code)
     magnitude = U(code & spec.magnitude)
-    sign = U(U(code & spec.sign) << spec.sign_shift)
+    sign = left(U(code & spec.sign), spec.sign_shift, last)
 
     # Normal: both fields move over together, then the exponent is rebiased.
-    bits = U(U(magnitude << spec.trailing_shift) + spec.rebias)
+    bits = U(left(magnitude, spec.trailing_shift, last) + spec.rebias)
 
     # Subnormal: an integer of at most 23 bits, exact in float32; its exponent is moved to that of the last place.
     integer = U(np.float32(np.int32(min(magnitude, spec.normal))).view(np.uint32))
-    subnormal = U(U(integer << spec.integer_shift) + spec.integer_rebias)
+    subnormal = U(left(integer, spec.integer_shift, last) + spec.integer_rebias)
     subnormal = U(0) if magnitude == U(0) else subnormal
     bits = subnormal if magnitude < spec.normal else bits
 

@@ -1,9 +1,9 @@
 """Bits of a float32 or float64 to the code of a format: the whole life of a value, steps 1 to 4."""
 
 from fpemu.kernels.jit import kernel
-
 from fpemu.kernels.pack import pack
 from fpemu.kernels.rounding import round_shift
+from fpemu.kernels.shift import left
 from fpemu.kernels.spec import NEAREST_EVEN
 from fpemu.kernels.unpack import unpack
 
@@ -11,6 +11,13 @@ from fpemu.kernels.unpack import unpack
 @kernel
 def encode(bits, word, spec, plan):
     """The code (an integer as wide as ``bits``) of the value whose bits these are; ``word``: its 32 random bits."""
+    negative, magnitude, code = round_magnitude(bits, word, spec, plan)
+    return pack(negative, magnitude, code, spec, plan)
+
+
+@kernel
+def round_magnitude(bits, word, spec, plan):
+    """Steps 1 to 3: ``(negative, source magnitude, magnitude code)``, the code unbounded above."""
     U = type(bits)
     # 1. Sign, exponent, significand.
     negative, magnitude, exponent, significand = unpack(bits, spec, plan)
@@ -18,7 +25,7 @@ def encode(bits, word, spec, plan):
     # 2. The grid of the target: below its lowest binade the spacing stays what it is there, and more is discarded.
     binade = U(max(exponent, spec.emin))
     shift = U(spec.shift + U(binade - exponent))
-    base = U(U(binade - spec.emin) << spec.trailing)
+    base = left(U(binade - spec.emin), spec.trailing, plan.source_sign)
     parity = U(U(base ^ spec.lowest) & spec.parity)
     tiny = exponent < spec.emin
     if plan.to_min:
@@ -26,13 +33,11 @@ def encode(bits, word, spec, plan):
         shift = U(shift + spec.trailing) if tiny else shift
         parity = U(plan.rounding == NEAREST_EVEN) if tiny else parity
 
-    # 3. Round to an integer number of spacings.
+    # 3. Round to an integer number of spacings.  A normal value in binade b has the integer 2**trailing + fraction,
+    # whose hidden bit is the first count of the exponent field: code = (b - emin) << trailing, plus the integer.
+    # A carry moves on to the next binade, or from the largest subnormal to the smallest normal, by itself.
     rounded = round_shift(significand, shift, negative, parity, word, spec, plan)
-
-    # 4. A normal value in binade b has the integer 2**trailing + fraction, whose hidden bit is the first count of
-    # the exponent field: code = (b - emin) << trailing, plus the integer.  A carry moves on to the next binade, or
-    # from the largest subnormal to the smallest normal, by itself; the exponent is unbounded until pack() looks.
     code = U(base + rounded)
     if plan.to_min:
-        code = U(rounded << spec.trailing) if tiny else code
-    return pack(negative, magnitude, code, spec, plan)
+        code = left(rounded, spec.trailing, plan.source_sign) if tiny else code
+    return negative, magnitude, code

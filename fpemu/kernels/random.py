@@ -1,6 +1,7 @@
 """The random word of an element: a function of seed and index alone, so no layout, chunk or thread can change it."""
 
 import numpy as np
+
 from fpemu.kernels.jit import kernel
 
 GOLDEN = 0x9E3779B97F4A7C15

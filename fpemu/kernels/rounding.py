@@ -1,8 +1,10 @@
 """Step 3: significand / 2**shift to an integer, by any of the seven roundings."""
 
 import numpy as np
+
 from fpemu.kernels.jit import kernel
 
+from fpemu.kernels.shift import left, right
 from fpemu.kernels.spec import (
     DOWN,
     NEAREST_AWAY,
@@ -25,19 +27,24 @@ def round_shift(significand, shift, negative, parity, word, spec, plan):
     """
     U = type(significand)
     one = U(1)
+    last = plan.source_sign
     if plan.rounding == STOCHASTIC:
-        return U(_round_stochastic(np.uint64(significand), np.uint64(shift), word, np.uint64(spec.random_bits), plan))
+        if plan.variant == VARIANT_A:
+            return _round_stochastic(significand, shift, word, U(spec.random_bits), last, plan)
+        # Variants B and C look one bit further than the n they add, which for n = 32 is beyond a 32-bit lane.
+        n = np.uint64(spec.random_bits)
+        return U(_round_stochastic(np.uint64(significand), np.uint64(shift), word, n, 63, plan))
 
-    shift = min(shift, spec.source_sign)
-    truncated = U(significand >> shift)
-    unit = U(one << shift)
-    half = U(unit >> one)
+    shift = U(min(shift, U(last)))
+    truncated = right(significand, shift, last)
+    unit = left(one, shift, last)
+    half = right(unit, one, last)
     if plan.rounding == NEAREST_EVEN:
         # Adding half less one, plus the last bit kept, carries exactly when above half, or at half and odd.
         odd = U(U(truncated ^ parity) & one)
-        return U(U(significand + U(U(half - one) + odd)) >> shift)
+        return right(U(significand + U(U(half - one) + odd)), shift, last)
     if plan.rounding == NEAREST_AWAY:
-        return U(U(significand + half) >> shift)
+        return right(U(significand + half), shift, last)
     if plan.rounding == TOWARD_ZERO:
         return truncated
     rest = U(significand & U(unit - one))
@@ -52,27 +59,47 @@ def round_shift(significand, shift, negative, parity, word, spec, plan):
 
 
 @kernel
-def _round_stochastic(significand, shift, word, n, plan):
-    """Add n random bits below the point and truncate (P3109 v4.0, 4.7: StochasticA, B, C).
+def _round_stochastic(significand, shift, word, n, last, plan):
+    """Add n random bits to the discarded fraction and keep the carry (P3109 v4.0, 4.7: StochasticA, B, C).
 
-    The quotient is first taken with n + 1 fraction bits; the variants differ only in how the last of these is
-    dropped: A truncates, B rounds half up, C rounds half to even (what was cut off before counts as sticky).
-    An exact quotient has no fraction, and n random bits alone never carry into the integer.
+    The fraction is aligned to the top of the lane, W bits; its first n bits meet the random ones.  The variants differ
+    in what the bits after them do to it first: A drops them, B rounds half up, C rounds half to even.  An exact value
+    has no fraction, and n random bits alone never carry.
     """
-    one = np.uint64(1)
-    zero = np.uint64(0)
-    fraction = np.uint64(n + one)
-    left = np.uint64(fraction - shift) if fraction > shift else zero
-    right = min(np.uint64(shift - fraction), np.uint64(63)) if shift > fraction else zero
-    exact = np.uint64(significand << left)
-    quotient = np.uint64(exact >> right)
-    if plan.variant == VARIANT_A:
-        kept = np.uint64(quotient >> one)
-    elif plan.variant == VARIANT_B:
-        kept = np.uint64(np.uint64(quotient + one) >> one)
-    else:
-        sticky = np.uint64(np.uint64(quotient << right) != exact)
-        last = np.uint64(np.uint64(quotient >> one) & one)
-        kept = np.uint64(np.uint64(quotient + np.uint64(sticky | last)) >> one)
-    random = np.uint64(word >> np.uint64(np.uint64(32) - n))
-    return np.uint64(np.uint64(kept + random) >> n)
+    U = type(significand)
+    one, zero = U(1), U(0)
+    top = U(last)  # W - 1
+    within = shift <= top
+    count = U(min(shift, top))
+    truncated = right(significand, count, last)
+    rest = U(significand & U(left(one, count, last) - one))
+    beyond = U(min(U(shift - U(top + one)), top))
+    near, far = left(rest, U(U(top - count) + one), last), right(significand, beyond, last)
+    fraction = near if within else far
+
+    step = left(one, U(U(top - n) + one), last)
+    tail = U(fraction & U(step - one))
+    kept = U(fraction - tail)
+    random = U(left(U(word), U(top - U(31)), last) & U(~U(step - one)))
+    carry = zero
+    if plan.variant != VARIANT_A:
+        half = right(step, one, last)
+        if plan.variant == VARIANT_B:
+            up = tail >= half
+        else:
+            lost = not within and left(fraction, beyond, last) != significand
+            up = tail > half or (tail == half and (lost or U(kept & step) != zero))
+        step = step if up else zero
+        carry = _carry_out(kept, step, last)
+        kept = U(kept + step)
+    return U(truncated + U(carry | _carry_out(kept, random, last)))
+
+
+@kernel
+def _carry_out(a, b, last):
+    """The carry of a + b out of the lane: where both top bits are set, or one is and that of the sum is not.
+
+    (Of ``a + b < a`` LLVM makes an add-with-overflow, which has no vector form.)
+    """
+    U = type(a)
+    return right(U(U(a & b) | U(U(a | b) & U(~U(a + b)))), U(last), last)

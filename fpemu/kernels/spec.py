@@ -51,13 +51,13 @@ class Plan(NamedTuple):
     wide: int = 0  # the target reaches below the lane's smallest normal: source subnormals are normalised
     zeroless: int = 0  # the target has no zero
     to_min: int = 0  # below the smallest normal, round on the grid {0, smallest normal}
+    source_trailing: int = 23  # trailing significand bits of the lane
+    source_sign: int = 31  # position of its sign bit; also the largest shift
 
 
 class EncodeSpec(NamedTuple):
     """Numbers of one conversion from a lane to a format; exponents are biased like the lane's, plus ``lift``."""
 
-    source_trailing: Any  # trailing significand bits of the lane
-    source_sign: Any  # position of its sign bit
     source_infinity: Any  # its magnitude bits of infinity; larger is NaN
     input_floor: Any  # magnitude bits below this are zero (flushed inputs)
     lift: Any  # added to exponents, so that those of wide targets stay positive
@@ -111,6 +111,8 @@ def encode_plan(cast: Cast, lane: Lane) -> Plan:
         wide=int(cast.format.emin + lane.bias < 1),
         zeroless=int(not cast.format.has_zero),
         to_min=int(cast.subnormals is Subnormals.ROUND_TO_MIN and cast.format.subnormals),
+        source_trailing=lane.trailing_bits,
+        source_sign=lane.bits - 1,
     )
 
 
@@ -156,8 +158,6 @@ def encode_spec(cast: Cast, lane: Lane, source_emin: int) -> EncodeSpec:
         return zero if inward else smallest | (target.sign_mask if negative else 0)
 
     return EncodeSpec(
-        source_trailing=lane.trailing_bits,
-        source_sign=lane.bits - 1,
         source_infinity=lane.infinity,
         input_floor=_input_floor(cast, lane, source_emin),
         lift=lift,

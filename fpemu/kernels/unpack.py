@@ -1,7 +1,9 @@
 """Step 1: the bits of a lane's value as sign, biased exponent and significand."""
 
 import numpy as np
+
 from fpemu.kernels.jit import kernel
+from fpemu.kernels.shift import left, right
 
 
 @kernel
@@ -12,13 +14,15 @@ def unpack(bits, spec, plan):
     """
     U = type(bits)
     one = U(1)
-    negative = U(bits >> spec.source_sign)
-    magnitude = U(bits & U(U(one << spec.source_sign) - one))
+    trailing = U(plan.source_trailing)
+    sign = U(plan.source_sign)
+    negative = right(bits, sign, plan.source_sign)
+    magnitude = U(bits & U(left(one, sign, plan.source_sign) - one))
     magnitude = U(0) if magnitude < spec.input_floor else magnitude
 
-    exponent = U(magnitude >> spec.source_trailing)
+    exponent = right(magnitude, trailing, plan.source_sign)
     hidden = U(exponent > U(0))
-    significand = U(U(magnitude & U(U(one << spec.source_trailing) - one)) | U(hidden << spec.source_trailing))
+    significand = U(U(magnitude & U(left(one, trailing, plan.source_sign) - one)) | left(hidden, trailing, plan.source_sign))
     exponent = U(max(exponent, one) + spec.lift)
 
     if plan.wide:

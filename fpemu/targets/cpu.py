@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import config, njit, types
 
 from fpemu.kernels.decode import decode
 from fpemu.kernels.encode import encode
@@ -53,8 +53,11 @@ def _write(dtype: Any) -> Any:
     return types.Array(_TYPES[np.dtype(dtype)], 1, "C")
 
 
-def _compiled(function: Callable[..., Any], *signature: Any) -> Driver:
-    return njit(types.void(*signature), cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+def _compiled(function: Callable[..., Any], *signature: Any, returns: Any = types.void) -> Driver:
+    if config.DISABLE_JIT:
+        # NumPy scalars warn where they wrap around; the kernels mean it.
+        return np.errstate(over="ignore")(function)
+    return njit(returns(*signature), cache=True, nogil=True)(function)  # type: ignore[no-any-return]
 
 
 @kernel
@@ -62,7 +65,7 @@ def thaw_encode(a):
     """The array of ``as_array`` as an EncodeSpec."""
     return EncodeSpec(
         a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12],
-        a[13], a[14], a[15], a[16], a[17], a[18], a[19], a[20], a[21], a[22], a[23], a[24],
+        a[13], a[14], a[15], a[16], a[17], a[18], a[19], a[20], a[21], a[22],
     )  # fmt: skip
 
 
@@ -103,6 +106,7 @@ def encode_driver(plan: Plan, lane: Lane, code_dtype: np.dtype[Any], frozen: Enc
 def quantize_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | None = None) -> Driver:
     """``driver(bits, out, encode_spec, decode_spec, key, first)``: decode(encode(x)), bits to bits of one lane."""
     digest, stochastic = SOURCE_DIGEST, plan.rounding == STOCHASTIC
+    last = lane.bits - 1
     to_constant, from_constant = (None, None) if frozen is None else (_frozen(spec, lane) for spec in frozen)
     plan = Plan(*plan)
 
@@ -111,13 +115,13 @@ def quantize_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec
         to, back = thaw_encode(to_spec), thaw_decode(from_spec)
         for i in range(bits.size):
             word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
-            out[i] = decode(encode(bits[i], word, to, plan), back)
+            out[i] = decode(encode(bits[i], word, to, plan), back, last)
 
     def constant(bits, out, to_spec, from_spec, key, first):
         digest  # noqa: B018
         for i in range(bits.size):
             word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
-            out[i] = decode(encode(bits[i], word, to_constant, plan), from_constant)
+            out[i] = decode(encode(bits[i], word, to_constant, plan), from_constant, last)
 
     spec = _read(lane.code)
     arguments = (_read(lane.code), _write(lane.code), spec, spec, types.uint64, types.uint64)
@@ -125,17 +129,23 @@ def quantize_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec
 
 
 @lru_cache(maxsize=None)
-def decode_driver(lane: Lane, code_dtype: np.dtype[Any]) -> Driver:
+def decode_driver(lane: Lane, code_dtype: np.dtype[Any], frozen: DecodeSpec | None = None) -> Driver:
     """``driver(codes, bits, spec)``: decode."""
-    digest = SOURCE_DIGEST
+    digest, spec_constant, last = SOURCE_DIGEST, _frozen(frozen, lane), lane.bits - 1
 
-    def loop(codes, bits, spec):
+    def run_time(codes, bits, spec):
         digest  # noqa: B018
         fields = thaw_decode(spec)
         for i in range(codes.size):
-            bits[i] = decode(codes[i], fields)
+            bits[i] = decode(codes[i], fields, last)
 
-    return _compiled(loop, _read(code_dtype), _write(lane.code), _read(lane.code))
+    def constant(codes, bits, spec):
+        digest  # noqa: B018
+        for i in range(codes.size):
+            bits[i] = decode(codes[i], spec_constant, last)
+
+    arguments = (_read(code_dtype), _write(lane.code), _read(lane.code))
+    return _compiled(run_time if frozen is None else constant, *arguments)
 
 
 @lru_cache(maxsize=None)
@@ -150,4 +160,4 @@ def largest_magnitude_driver(lane: Lane) -> Callable[..., int]:
             largest = max(largest, U(bits[i] & mask))
         return largest
 
-    return njit(_TYPES[np.dtype(U)](_read(U)), cache=True, nogil=True)(loop)  # type: ignore[no-any-return]
+    return _compiled(loop, _read(U), returns=_TYPES[np.dtype(U)])

@@ -69,11 +69,12 @@ def _encode_step(cast: Cast, lane: Lane, source_emin: int, freeze: bool) -> Step
     return Step(encode, dtype)
 
 
-def _decode_step(source: FloatFormat, lane: Lane) -> Step:
+def _decode_step(source: FloatFormat, lane: Lane, freeze: bool) -> Step:
     if not decodes_in(source, lane):
         return _exact_step(source, lane)
-    driver = cpu.decode_driver(lane, source.code_dtype)
-    numbers = as_array(decode_spec(source, lane), lane)
+    spec = decode_spec(source, lane)
+    driver = cpu.decode_driver(lane, source.code_dtype, spec if freeze else None)
+    numbers = as_array(spec, lane)
 
     def decode(codes: Bits, bits: Bits, key: np.uint64, first: np.uint64) -> None:
         driver(codes, bits, numbers)
@@ -141,16 +142,16 @@ def encode_steps(source: Source, cast: Cast, freeze: bool) -> tuple[Step, ...]:
         return (_encode_step(cast, LANE64, LANE64.emin, freeze),)
     if fits_lane(cast, LANE32) and (source == FLOAT32 or decodes_in(source, LANE32)):
         encode = _encode_step(cast, LANE32, source.emin, freeze)
-        return (encode,) if source == FLOAT32 else (_decode_step(source, LANE32), encode)
-    return (_decode_step(source, LANE64), _encode_step(cast, LANE64, source.emin, freeze))
+        return (encode,) if source == FLOAT32 else (_decode_step(source, LANE32, freeze), encode)
+    return (_decode_step(source, LANE64, freeze), _encode_step(cast, LANE64, source.emin, freeze))
 
 
 @lru_cache(maxsize=4096)
-def decode_steps(source: FloatFormat, dtype: np.dtype[Any]) -> tuple[Step, ...]:
+def decode_steps(source: FloatFormat, dtype: np.dtype[Any], freeze: bool) -> tuple[Step, ...]:
     """From codes of ``source`` to the bits of a NumPy dtype that holds its values."""
     if dtype == np.float16:
-        return encode_steps(source, Cast(FLOAT16), False)
-    return (_decode_step(source, LANE32 if dtype == np.float32 else LANE64),)
+        return encode_steps(source, Cast(FLOAT16), freeze)
+    return (_decode_step(source, LANE32 if dtype == np.float32 else LANE64, freeze),)
 
 
 @lru_cache(maxsize=4096)
@@ -160,7 +161,7 @@ def quantize_steps(source: Source, cast: Cast, dtype: np.dtype[Any], freeze: boo
     same = SOURCES[dtype] == source
     if same and lane is not None and cast.via is None and fits_lane(cast, lane) and decodes_in(cast.format, lane):
         return (_quantize_step(cast, lane, freeze),)
-    return encode_steps(source, cast, freeze) + decode_steps(cast.format, dtype)
+    return encode_steps(source, cast, freeze) + decode_steps(cast.format, dtype, freeze)
 
 
 # ---- walking --------------------------------------------------------------------------------------------------------
