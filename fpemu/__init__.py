@@ -5,22 +5,34 @@ Importing it loads no plotting library, touches no GPU and compiles nothing.
 
 from fpemu.arrays import as_ml_dtype, cast, decode, encode, quantize
 from fpemu.formats import FORMATS, FloatFormat
+from fpemu.histogram import Band, ExponentHistogram, intersect_bands
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals
+from fpemu.stats import CastLoss, TensorStats, exponent_histogram, tensor_stats
+from fpemu.targets.threads import get_threads, set_threads
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FORMATS",
+    "Band",
     "Cast",
+    "CastLoss",
+    "ExponentHistogram",
     "FloatFormat",
     "NaN",
     "Overflow",
     "Rounding",
     "Stochastic",
     "Subnormals",
+    "TensorStats",
     "as_ml_dtype",
     "cast",
     "decode",
     "encode",
+    "exponent_histogram",
+    "get_threads",
+    "intersect_bands",
     "quantize",
+    "set_threads",
+    "tensor_stats",
 ]

@@ -118,7 +118,7 @@ def value(code: int, format: FloatFormat | str) -> Real:
         raise ValueError(f"{format.name} has codes 0 to {(1 << format.bits) - 1:#x}, not {code:#x}")
     width = format.bits - format.signed
     negative, magnitude = bool(code >> width), code & ((1 << width) - 1)
-    if negative and magnitude == 0 and not format.negative_zero and format.subnormals:
+    if negative and magnitude == 0 and not format.negative_zero:
         return math.nan
     beyond = magnitude - last_rung(format)
     if beyond > format.infinities:

@@ -38,6 +38,11 @@ class Lane(NamedTuple):
     def emin(self) -> int:
         return 1 - self.bias
 
+    @property
+    def bins(self) -> int:
+        """Binades of the finite values, each of the subnormals' among them; the first is 2**(emin - trailing_bits)."""
+        return (1 << (self.bits - 1 - self.trailing_bits)) - 2 + self.trailing_bits
+
 
 LANE32 = Lane(23, 127, 32, np.uint32, np.float32)
 LANE64 = Lane(52, 1023, 64, np.uint64, np.float64)
@@ -64,7 +69,7 @@ class EncodeSpec(NamedTuple):
     emin: Any  # lifted biased exponent of the target's lowest binade
     shift: Any  # source_trailing - trailing: bits to discard from a normal value
     trailing: Any  # trailing significand bits of the target
-    parity: Any  # 1 where "even" is a matter of the code, 0 where of the significand
+    parity: Any  # 1 where even and odd are a matter of the code, 0 where of the significand
     lowest: Any  # 1 << trailing where the target's lowest binade is normal, else 0
     output_floor: Any  # magnitude codes below this are zero (flushed results)
     sign: Any  # sign mask of the target's codes
@@ -164,7 +169,7 @@ def encode_spec(cast: Cast, lane: Lane, source_emin: int) -> EncodeSpec:
         emin=emin + lift,
         shift=lane.trailing_bits - target.trailing_bits,
         trailing=target.trailing_bits,
-        parity=int(target.ties == "code"),
+        parity=int(target.ties == "code" or cast.rounding is Rounding.TO_ODD),
         lowest=0 if target.subnormals else 1 << target.trailing_bits,
         output_floor=target.smallest_normal_code if flushes else 0,
         sign=target.sign_mask,

@@ -9,10 +9,14 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import TypeVar
 
 # Below this many elements one thread is faster: handing over a part costs about 30 us, in which a thread converts
 # some 10**5 elements (benchmarks/threshold.py measures the crossing).
 PARALLEL_FROM = 1 << 18
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _threads: int | None = None
 
@@ -52,6 +56,14 @@ def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
     step = -(-size // max(parts, 1))
     step = max(-(-step // unit) * unit, 1)
     return [(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def map_parts(work: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    """``[work(item) for item in items]``, in threads."""
+    count = get_threads()
+    if count == 1 or len(items) < 2:
+        return [work(item) for item in items]
+    return list(_pool(count, os.getpid()).map(work, items))
 
 
 def run_parts(work: Callable[[int, int], None], size: int, unit: int = 64) -> None:

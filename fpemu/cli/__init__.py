@@ -1,0 +1,57 @@
+"""The command ``fpemu``; one file a verb."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from fpemu import __version__
+from fpemu.cli.explain import explain
+from fpemu.cli.formats import formats
+from fpemu.cli.inspect import inspect
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class Program(click.Group):
+    """A group that ends a Ctrl-C with one line and exit code 130."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **kwargs)
+        self._stand_alone(*args, **kwargs)
+
+    def _stand_alone(self, *args: Any, **kwargs: Any) -> NoReturn:
+        try:
+            code = super().main(*args, standalone_mode=False, **kwargs)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("fpemu: interrupted; nothing was written", err=True)
+            sys.exit(INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(
+    cls=Program,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done; 1 a value or a file could not be taken; 2 wrong usage; 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="fpemu")
+def main() -> None:
+    """Low-precision floating point, bit by bit: FP16, BF16, FP8, FP6, FP4 and any other format up to 32 bits.
+
+    \b
+    What is E4M3, exactly?                 fpemu formats e4m3
+    Why does 0.1 become 0x1d in E4M3?      fpemu explain 0.1 e4m3
+    What would FP8 do to my gradients?     fpemu inspect gradients.npz
+    """
+
+
+for command in (formats, explain, inspect):
+    main.add_command(command)
+
+__all__ = ["main"]

@@ -1,0 +1,280 @@
+"""What a cast loses: one pass over a tensor for several formats, mergeable, with honest denominators.
+
+Every share says of what.  -0 counts as zero; infinities and NaNs among the inputs are counted and kept out of every
+moment; a share of nothing is NaN, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from math import fsum, inf, isfinite, ldexp, log10, nan, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fpemu.arrays import FormatLike, _bits_of
+from fpemu.formats import FORMATS, FloatFormat
+from fpemu.histogram import ExponentHistogram, _ldexp
+from fpemu.policies import Cast, as_cast
+
+Pair = tuple[float, int]  # (m, e), standing for m * 2**e: sums of squares of float64 values can be beyond float64
+
+
+@dataclass(frozen=True)
+class CastLoss:
+    """What casting a tensor times ``scale`` to one format does to it.  Errors are measured after unscaling.
+
+    Attributes
+    ----------
+    format: name of the target; scale: the factor.
+    size, zeros, nonzero, nonfinite_in: of the input; ``nonzero`` are finite and the denominator of ``*_of_nonzero``.
+    zeros_of_size, nonfinite_in_of_size: their shares of the size.
+    new_zero: non-zeros that became zero; new_subnormal: that became subnormal and were normal numbers of their own
+        dtype; saturated: that rounded beyond the largest finite value (or below the lowest, in unsigned formats),
+        whatever the overflow policy made of them; nonfinite_out: that became infinite or NaN.
+    ``*_of_nonzero``: share of the non-zeros; ``*_of_energy``: share of the sum of squares.
+    sqnr_db: 10 log10(sum x^2 / sum (q-x)^2), inf for an exact cast, -inf where a result is not finite.
+    cosine: of x and q; gain: <q,x>/<x,x>; mean_error: mean of q - x in units of x; all NaN where a result is not finite.
+    max_relative_error: max of |q-x|/|x| over the non-zeros (inf where a result is not finite).
+    codes_used: distinct codes among the results of finite inputs, for formats of at most 8 bits, else None.
+    """
+
+    format: str
+    scale: float
+    size: int
+    zeros: int
+    zeros_of_size: float
+    nonzero: int
+    nonfinite_in: int
+    nonfinite_in_of_size: float
+    new_zero: int
+    new_zero_of_nonzero: float
+    new_zero_of_energy: float
+    new_subnormal: int
+    new_subnormal_of_nonzero: float
+    new_subnormal_of_energy: float
+    saturated: int
+    saturated_of_nonzero: float
+    saturated_of_energy: float
+    nonfinite_out: int
+    nonfinite_out_of_nonzero: float
+    nonfinite_out_of_energy: float
+    sqnr_db: float
+    cosine: float
+    gain: float
+    mean_error: float
+    max_relative_error: float
+    codes_used: int | None
+
+
+class Sums(NamedTuple):
+    """Sums over the finite inputs of one format, as pairs."""
+
+    new_zero: Pair
+    new_subnormal: Pair
+    saturated: Pair
+    nonfinite_out: Pair
+    signal: Pair
+    product: Pair
+    result: Pair
+    noise: Pair
+    error: Pair  # of the first power, in units of x; the others are of the second, in units common to them
+
+
+@dataclass(frozen=True, eq=False)
+class FormatStats:
+    """The mergeable part of a CastLoss."""
+
+    cast: Cast
+    sums: Sums
+    counts: NDArray[np.int64]  # new_zero, new_subnormal, saturated, nonfinite_out
+    largest: float
+    used: NDArray[np.uint8] | None
+
+    def merge(self, other: FormatStats) -> FormatStats:
+        """Both parts together."""
+        return FormatStats(
+            self.cast,
+            Sums(*(_add([a, b]) for a, b in zip(self.sums, other.sums, strict=True))),
+            self.counts + other.counts,
+            max(self.largest, other.largest),
+            None if self.used is None or other.used is None else self.used | other.used,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TensorStats:
+    """Statistics of a tensor and of what casts lose of it: a tidy table, one row for each format.
+
+    ``size``, ``zeros``, ``nonfinite``, ``nonzero``, ``amax``, ``energy`` and ``histogram`` are of the tensor as given;
+    ``rows()``, iteration and ``stats[format]`` give the casts of the tensor times ``scale``.
+    """
+
+    scale: float
+    histogram: ExponentHistogram
+    formats: tuple[FormatStats, ...]
+
+    @property
+    def size(self) -> int:
+        """All elements."""
+        return self.histogram.size
+
+    @property
+    def zeros(self) -> int:
+        """Zeros of either sign."""
+        return self.histogram.zeros
+
+    @property
+    def nonfinite(self) -> int:
+        """Infinities and NaNs."""
+        return self.histogram.nonfinite
+
+    @property
+    def nonzero(self) -> int:
+        """Finite elements that are not zero."""
+        return self.histogram.nonzero
+
+    @property
+    def amax(self) -> float:
+        """The largest finite magnitude."""
+        return self.histogram.amax
+
+    @property
+    def energy(self) -> float:
+        """Sum of squares of the finite elements (inf where float64 cannot hold it; the shares still can be told)."""
+        return self.histogram.energy
+
+    def __iter__(self) -> Iterator[CastLoss]:
+        return (self._loss(part) for part in self.formats)
+
+    def __len__(self) -> int:
+        return len(self.formats)
+
+    def __getitem__(self, format: FormatLike) -> CastLoss:
+        cast = as_cast(format)
+        for part in self.formats:
+            if part.cast == cast or (not isinstance(format, Cast) and part.cast.format == cast.format):
+                return self._loss(part)
+        raise KeyError(f"{cast.format.name} is not among {', '.join(part.cast.format.name for part in self.formats)}")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict for each format, in the order asked for; keys are the attributes of CastLoss."""
+        return [{field.name: getattr(loss, field.name) for field in fields(loss)} for loss in self]
+
+    def merge(self, other: TensorStats) -> TensorStats:
+        """The statistics of both tensors together.
+
+        Counts, histogram and maxima are exact, float sums agree with those of the joined tensor to 1e-12.
+        ValueError where the casts or the scale differ.
+        """
+        if not isinstance(other, TensorStats):
+            raise TypeError(f"merge takes TensorStats, not {type(other).__name__}")
+        if [part.cast for part in self.formats] != [part.cast for part in other.formats] or self.scale != other.scale:
+            raise ValueError("only statistics of the same casts and scale can be merged")
+        return replace(
+            self,
+            histogram=self.histogram.merge(other.histogram),
+            formats=tuple(a.merge(b) for a, b in zip(self.formats, other.formats, strict=True)),
+        )
+
+    def _loss(self, part: FormatStats) -> CastLoss:
+        sums, signal, nonzero = part.sums, part.sums.signal, self.nonzero
+        new_zero, new_subnormal, saturated, nonfinite_out = (int(count) for count in part.counts)
+        finite = nonfinite_out == 0
+        gain, norm = _ratio(sums.product, signal), sqrt(_ratio(sums.result, signal)) if finite else nan
+        kinds = {"new_zero": new_zero, "new_subnormal": new_subnormal, "saturated": saturated}
+        kinds["nonfinite_out"] = nonfinite_out
+        shares: dict[str, Any] = {}
+        for kind, count in kinds.items():
+            shares[kind] = count
+            shares[f"{kind}_of_nonzero"] = count / nonzero if nonzero else nan
+            shares[f"{kind}_of_energy"] = _ratio(getattr(sums, kind), signal)
+        return CastLoss(
+            format=part.cast.format.name,
+            scale=self.scale,
+            size=self.size,
+            zeros=self.zeros,
+            zeros_of_size=self.zeros / self.size if self.size else nan,
+            nonzero=nonzero,
+            nonfinite_in=self.nonfinite,
+            nonfinite_in_of_size=self.nonfinite / self.size if self.size else nan,
+            **shares,
+            sqnr_db=_decibels(signal, sums.noise) if finite else -inf,
+            cosine=(gain / norm if norm else nan) if finite else nan,
+            gain=gain if finite else nan,
+            mean_error=_mean(sums.error, nonzero + self.zeros) if finite else nan,
+            max_relative_error=part.largest if finite else inf,
+            codes_used=None if part.used is None else int(part.used.sum()),
+        )
+
+
+def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale: float = 1.0, *, seed: int = 0,
+                 offset: int = 0) -> TensorStats:  # fmt: skip
+    """What casting ``x * scale`` to each of several formats loses, in one parallel pass.
+
+    Parameters
+    ----------
+    x: floating-point values as ``fpemu.encode`` takes them, any shape.
+    formats: formats or Casts, one or several.
+    scale: positive and finite.  A power of two scales exactly; with any other the product is rounded to float64 once.
+    seed, offset: of stochastic rounding, as in ``encode``.
+
+    Raises
+    ------
+    TypeError, ValueError: as ``encode``; a scale that is not positive and finite, or that moves a format beyond the
+        range of float64; a Cast with ``via``.
+    """
+    from fpemu.targets.host_stats import collect
+
+    wanted = [formats] if isinstance(formats, (str, FloatFormat, Cast)) else list(formats)
+    casts = tuple(as_cast(format) for format in wanted)
+    for cast in casts:
+        if cast.via is not None:
+            raise ValueError(f"tensor_stats takes no via: quantize to {cast.via.format.name} first")
+        cast.format.value_dtype  # noqa: B018  (raises where float64 cannot hold the values)
+    factor = _scale(scale)
+    bits, source = _bits_of(x)
+    return collect(bits, source, casts, factor, seed, offset)
+
+
+def exponent_histogram(x: ArrayLike) -> ExponentHistogram:
+    """The exponent histogram of ``x`` (values as ``fpemu.encode`` takes them)."""
+    return tensor_stats(x, []).histogram
+
+
+def _scale(scale: float) -> float:
+    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.integer, np.floating)):
+        raise TypeError(f"scale must be a number, not {type(scale).__name__}")
+    factor = float(scale)
+    if not (factor > 0 and isfinite(factor)):
+        raise ValueError(f"scale must be positive and finite, not {scale}")
+    return factor
+
+
+# ---- pairs ----------------------------------------------------------------------------------------------------------
+def _add(pairs: Sequence[Pair]) -> Pair:
+    """The sum of pairs, exact but for one rounding (and for what is beyond the range of the largest)."""
+    exponent = max((e for m, e in pairs if m), default=0)
+    return fsum(ldexp(m, max(e - exponent, -4000)) for m, e in pairs), exponent
+
+
+def _ratio(a: Pair, b: Pair) -> float:
+    return _ldexp(a[0] / b[0], a[1] - b[1]) if b[0] else nan
+
+
+def _decibels(signal: Pair, noise: Pair) -> float:
+    if not signal[0]:
+        return nan
+    if not noise[0]:
+        return inf
+    # In logarithms: the ratio itself may be beyond float64.
+    return 10 * (log10(signal[0]) - log10(noise[0]) + (signal[1] - noise[1]) * log10(2))
+
+
+def _mean(error: Pair, count: int) -> float:
+    return _ldexp(error[0] / count, error[1]) if count else nan
+
+

@@ -1,0 +1,197 @@
+"""Loops of the statistics: one block of elements at a time, so that sums have a fixed order whatever the threads.
+
+Within a block, float sums run in LANES interleaved partial sums, added up in order at the end: the same numbers in the
+same order on every machine, and independent enough for vector units.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from fpemu.kernels.decode import decode
+from fpemu.kernels.encode import round_magnitude
+from fpemu.kernels.pack import pack
+from fpemu.kernels.random import random_word
+from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
+from fpemu.targets.cpu import SOURCE_DIGEST, Driver, _compiled, _frozen, _read, thaw_decode, thaw_encode
+
+BLOCK = 1 << 15  # elements of a block
+LANES = 16
+
+# Columns of the float sums and of the counts of one format.
+SUMS = ("new_zero", "new_subnormal", "saturated", "nonfinite_out", "signal", "product", "result", "noise", "error")
+COUNTS = ("new_zero", "new_subnormal", "saturated", "nonfinite_out")
+
+
+@lru_cache(maxsize=None)
+def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | None = None) -> Driver:
+    """``driver(bits, encode_spec, decode_spec, smallest_normal, key, first, results, kinds, codes)``.
+
+    Quantizes a block: bits of the results, what became of each element (bit k: COUNTS[k]), and its code's low byte.
+    ``smallest_normal``: magnitude code of the target's smallest normal value.  An element that was subnormal in the
+    source is not *newly* subnormal, a NaN or infinity is of no kind.
+    """
+    digest, stochastic, last = SOURCE_DIGEST, plan.rounding == STOCHASTIC, lane.bits - 1
+    to_constant, from_constant = (None, None) if frozen is None else (_frozen(spec, lane) for spec in frozen)
+    plan, U, is_frozen = Plan(*plan), lane.code, frozen is not None
+
+    def loop(bits, to_spec, from_spec, limits, key, first, results, kinds, codes):
+        digest  # noqa: B018  (part of the cache key)
+        if is_frozen:
+            to, back = to_constant, from_constant
+        else:
+            to, back = thaw_encode(to_spec), thaw_decode(from_spec)
+        smallest_normal, source_normal = limits[0], limits[1]
+        for i in range(bits.size):
+            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            negative, magnitude, rounded = round_magnitude(bits[i], word, to, plan)
+            code = pack(negative, magnitude, rounded, to, plan)
+            result = decode(code, back, last)
+            results[i] = result
+
+            source = U(bits[i] & U(U(U(1) << U(last)) - U(1)))
+            size = U(result & U(U(U(1) << U(last)) - U(1)))
+            limit = to.max_negative if negative != U(0) else to.max_positive
+            nonzero = U(source - U(1)) < U(to.source_infinity - U(1))  # finite, and not zero
+            place = U(code & back.magnitude)
+            zero = U(size == U(0))
+            nonfinite = U(size >= to.source_infinity)
+            subnormal = U(U(place < smallest_normal) & U(source >= source_normal) & U(U(zero | nonfinite) ^ U(1)))
+            over = U(rounded > U(limit + to.lowest))
+            if plan.zeroless:
+                over = U(over | U(negative & U(to.sign == U(0))))
+            kind = U(zero | U(subnormal << U(1)) | U(over << U(2)) | U(nonfinite << U(3)))
+            kinds[i] = kind if nonzero else U(0)
+            codes[i] = code
+
+    bytes_out = types.Array(types.uint8, 1, "C")
+    words = types.Array(types.uint32 if lane.bits == 32 else types.uint64, 1, "C")
+    read = _read(lane.code)
+    return _compiled(loop, read, read, read, read, types.uint64, types.uint64, words, bytes_out, bytes_out)
+
+
+@lru_cache(maxsize=None)
+def moments_driver(lane: Lane) -> Driver:
+    """``driver(x, results, kinds, factor, sums, counts, largest)``: add a block's sums (SUMS) and COUNTS.
+
+    ``x``, ``results``: values as floats of the lane.  Both are multiplied by the power of two ``factor[0] * factor[1]``
+    first, so that squares of float64 neither overflow nor vanish.  Non-finite x are left out; ``largest[0]`` is the
+    largest relative error of a non-zero x.
+    """
+    digest, n_sums, n_counts, lanes = SOURCE_DIGEST, len(SUMS), len(COUNTS), LANES
+
+    def loop(x, results, kinds, factor, sums, counts, largest):
+        digest  # noqa: B018
+        partial = np.zeros((n_sums, lanes))
+        worst = np.zeros(lanes)
+        a, b = factor[0], factor[1]
+        for start in range(0, x.size, lanes):
+            for j in range(min(lanes, x.size - start)):
+                i = start + j
+                kind = kinds[i]
+                finite = np.abs(x[i]) < np.inf
+                v = np.float64(x[i]) * a * b if finite else 0.0
+                q = np.float64(results[i]) * a * b if finite else 0.0
+                error = q - v
+                square = v * v
+                partial[0, j] += square if kind & 1 else 0.0
+                partial[1, j] += square if kind & 2 else 0.0
+                partial[2, j] += square if kind & 4 else 0.0
+                partial[3, j] += square if kind & 8 else 0.0
+                partial[4, j] += square
+                partial[5, j] += q * v
+                partial[6, j] += q * q
+                partial[7, j] += error * error
+                partial[8, j] += error
+                relative = np.abs(error) / (np.abs(v) if v != 0.0 else 1.0) if v != 0.0 else 0.0
+                worst[j] = relative if relative > worst[j] else worst[j]
+        for i in range(kinds.size):
+            for k in range(n_counts):
+                counts[k] += (kinds[i] >> k) & 1
+        for k in range(n_sums):
+            total = 0.0
+            for j in range(lanes):
+                total += partial[k, j]
+            sums[k] += total
+        largest[0] = max(largest[0], worst.max())
+
+    value = types.Array(types.float32 if lane.bits == 32 else types.float64, 1, "C", readonly=True)
+    kinds_in = types.Array(types.uint8, 1, "C", readonly=True)
+    f8, i8 = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
+    return _compiled(loop, value, value, kinds_in, types.Array(types.float64, 1, "C", readonly=True), f8, i8, f8)
+
+
+@lru_cache(maxsize=None)
+def used_driver() -> Driver:
+    """``driver(codes, used)``: mark the bytes that occur in a table of 256."""
+    digest = SOURCE_DIGEST
+
+    def loop(codes, used):
+        digest  # noqa: B018
+        for i in range(codes.size):
+            used[codes[i]] = 1
+
+    return _compiled(loop, _read(np.uint8), types.Array(types.uint8, 1, "C"))
+
+
+@lru_cache(maxsize=None)
+def histogram_driver(lane: Lane) -> Driver:
+    """``driver(bits, factor, counts, powers, energies)``: a block's histogram over the binades of the lane.
+
+    Bin b of ``2**lane.exponent_bits + trailing`` holds the values whose leading bit is worth 2**(b - bias - trailing);
+    subnormals have binades of their own.  The last two bins of ``counts`` are zeros and non-finite values.
+    ``powers``: exact powers of two; ``energies``: sums of squares after multiplication by factor[0] * factor[1].
+    """
+    digest, U, F = SOURCE_DIGEST, lane.code, lane.value
+    trailing, last, bins = lane.trailing_bits, lane.bits - 1, lane.bins
+    infinity, mask = U(lane.infinity), U((1 << lane.trailing_bits) - 1)
+
+    def loop(bits, values, factor, counts, powers, energies):
+        digest  # noqa: B018
+        # Four tables in turn: additions to one bin would wait for each other.
+        tally = np.zeros((4, bins + 2), np.int64)
+        exact = np.zeros((4, bins), np.int64)
+        energy = np.zeros((4, bins))
+        a, b = factor[0], factor[1]
+        for i in range(bits.size):
+            lane_index = i & 3
+            magnitude = U(bits[i] & U(U(U(1) << U(last)) - U(1)))
+            field = np.int64(magnitude >> U(trailing))
+            fraction = U(magnitude & mask)
+            if magnitude == U(0):
+                tally[lane_index, bins] += 1
+                continue
+            if magnitude >= infinity:
+                tally[lane_index, bins + 1] += 1
+                continue
+            if field > 0:
+                k = field + trailing - 1
+                power = fraction == U(0)
+            else:
+                k = np.int64(0)
+                rest = fraction
+                while rest > U(1):
+                    rest = U(rest >> U(1))
+                    k += 1
+                power = U(fraction & U(fraction - U(1))) == U(0)
+            v = np.float64(values[i]) * a * b
+            tally[lane_index, k] += 1
+            exact[lane_index, k] += power
+            energy[lane_index, k] += v * v
+        for t in range(4):
+            for k in range(bins):
+                counts[k] += tally[t, k]
+                powers[k] += exact[t, k]
+                energies[k] += energy[t, k]
+            counts[bins] += tally[t, bins]
+            counts[bins + 1] += tally[t, bins + 1]
+
+    value = types.Array(types.float32 if F is np.float32 else types.float64, 1, "C", readonly=True)
+    f8, i8 = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
+    return _compiled(
+        loop, _read(U), value, types.Array(types.float64, 1, "C", readonly=True), i8, i8, f8
+    )
