@@ -88,6 +88,8 @@ class FloatFormat:
             raise ValueError(f"high_nans must not be negative, not {self.high_nans}")
         if self.max_code < self.smallest_normal_code:
             raise ValueError("infinities and NaNs leave no finite normal value")
+        if self.signed and not self.subnormals:
+            raise ValueError("a format without subnormals has no zero, and must be unsigned")
         if self.ties not in ("code", "significand"):
             raise ValueError(f"ties must be 'code' or 'significand', not {self.ties!r}")
 
@@ -183,8 +185,8 @@ class FloatFormat:
         6.2.1: the first bit of the trailing significand is 1 in a quiet NaN), else its only NaN.
         """
         if self.high_nans:
-            quiet = self.max_code + self.infinities + (1 << max(self.trailing_bits - 1, 0))
-            return quiet if quiet <= self.magnitude_mask else self.magnitude_mask
+            above = (1 << max(self.trailing_bits - 1, 0)) - 1  # codes above the one with the leading bit alone
+            return self.magnitude_mask - (above if self.high_nans > above else 0)
         return self.sign_mask if self.signed and not self.negative_zero else None
 
     @property

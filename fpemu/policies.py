@@ -82,7 +82,7 @@ class NaN(Policy):
     UNSIGNED = "unsigned"  #: the format's quiet NaN, the sign dropped
     RAISE = "raise"  #: ValueError
     MAX = "max"  #: the largest finite value, positive (PTX, for FP4 and FP6)
-    ZERO = "zero"  #: zero, positive
+    ZERO = "zero"  #: zero, positive (in a format without one, whatever a zero becomes)
 
 
 class To(Enum):
@@ -262,8 +262,10 @@ class Cast:
 
     def nan_code_for(self, negative: bool) -> int:
         """What a NaN becomes; 0 where it raises."""
-        if self.raises_on_nan or self.nan is NaN.ZERO:
+        if self.raises_on_nan:
             return 0
+        if self.nan is NaN.ZERO:
+            return 0 if self.format.has_zero else self.zero_code()
         if self.nan is NaN.MAX:
             return self.format.max_code
         code = self.canonical_nan(negative)

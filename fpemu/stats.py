@@ -73,15 +73,15 @@ class CastLoss:
 class Sums(NamedTuple):
     """Sums over the finite inputs of one format, as pairs."""
 
-    new_zero: Pair
-    new_subnormal: Pair
-    saturated: Pair
-    nonfinite_out: Pair
     signal: Pair
     product: Pair
     result: Pair
     noise: Pair
     error: Pair  # of the first power, in units of x; the others are of the second, in units common to them
+    new_zero: Pair
+    new_subnormal: Pair
+    saturated: Pair
+    nonfinite_out: Pair
 
 
 @dataclass(frozen=True, eq=False)

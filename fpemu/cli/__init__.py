@@ -30,7 +30,7 @@ class Program(click.Group):
             error.show()
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            click.echo("fpemu: interrupted; nothing was written", err=True)
+            click.echo("fpemu: interrupted", err=True)
             sys.exit(INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
 

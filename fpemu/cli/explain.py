@@ -13,7 +13,7 @@ from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals
 
 
 def _choice(policy: type[Rounding] | type[Overflow] | type[Subnormals] | type[NaN] | type[Stochastic]) -> click.Choice[str]:
-    return click.Choice([member.value for member in policy], case_sensitive=False)
+    return click.Choice([member.value for member in policy])
 
 
 class _Numbers(click.Command):
@@ -179,7 +179,7 @@ def _show(facts: dict[str, Any], first: str, format: FloatFormat) -> None:
     lines = [("rule", facts["rule"]), ("result", f"{facts['result']}, code {facts['hex']} = {facts['bits']}")]
     if facts["error"] is not None:
         relative, spacings = facts["relative_error"], facts["error_in_spacings"]
-        error = facts["error"]
+        error = facts["error"] if facts["error"][0] in "-0" else f"+{facts['error']}"
         if relative is not None and error != "0":
             error += f", relative {relative:.4g}"
         if spacings:

@@ -11,7 +11,7 @@ import click
 from fpemu.cli.terminal import FormatName, console, plain_table, print_json
 from fpemu.formats import FORMATS, Catalogue, FloatFormat
 
-HEADINGS = ("format", "aliases", "bits", "s e t", "bias", "largest", "least normal", "least > 0", "eps", "inf", "NaN", "-0")
+HEADINGS = ("format", "alias", "bits", "bias", "largest", "normal", "smallest", "inf", "NaN", "-0")
 
 
 @click.command(epilog="Exit codes: 0 done; 2 wrong usage, an unknown format among it.")
@@ -21,8 +21,9 @@ HEADINGS = ("format", "aliases", "bits", "s e t", "bias", "largest", "least norm
 def formats(name: FloatFormat | None, everything: bool, as_json: bool) -> None:
     """List the formats, or show NAME in detail: every landmark with its code and value.
 
-    NAME is a name or an alias: float8_e4m3fn, e4m3, bf16, binary8p3se. In the list "s e t" are the bits of sign,
-    exponent field and trailing significand; eps is the spacing of the values from 1 to 2.
+    NAME is a name or an alias: float8_e4m3fn, e4m3, bf16, binary8p3se. The columns of the list: "bits" of the sign,
+    the exponent field and the trailing significand; the largest finite, smallest normal and smallest positive value;
+    whether there is an infinity, how many codes are NaN, and whether there is a negative zero.
     """
     if name is not None:
         print_json(detail(name)) if as_json else _show_one(name)
@@ -59,14 +60,12 @@ def _row(format: FloatFormat) -> tuple[str, ...]:
     nans = format.high_nans * (1 + format.signed) + (format.signed and not format.negative_zero)
     return (
         format.name,
-        " ".join(_aliases(format)),
-        str(format.bits),
-        f"{int(format.signed)} {format.exponent_bits} {format.trailing_bits}",
+        _aliases(format)[0] if _aliases(format) else "",
+        f"{int(format.signed)}+{format.exponent_bits}+{format.trailing_bits}",
         str(format.bias),
         rounded(format.max_code),
         rounded(format.smallest_normal_code),
         rounded(format.smallest_code),
-        f"2^-{format.trailing_bits}" if format.trailing_bits else "1",
         "yes" if format.infinities else "no",
         str(int(nans)) if nans else "no",
         "yes" if format.signed and format.negative_zero and format.has_zero else "no",
@@ -80,13 +79,13 @@ def exact(code: int, format: FloatFormat) -> Fraction:
 
 
 def _rounded(x: Fraction) -> str:
-    """Six digits, or the power of two below where float64 ends."""
+    """Four digits, or a power of two where float64 ends."""
     from fpemu.reference import floor_log2
 
     exponent = floor_log2(x) if x else 0
     if not -1022 <= exponent <= 1023:
-        return f"2^{exponent}" if x == Fraction(2) ** exponent else f"{float(x / Fraction(2) ** exponent):.6g} * 2^{exponent}"
-    return f"{float(x):.6g}"
+        return f"2^{exponent}" if x == Fraction(2) ** exponent else f"{float(x / Fraction(2) ** exponent):.4g} * 2^{exponent}"
+    return f"{float(x):.4g}" if exponent < -1 or exponent > 16 else f"{float(x):g}"
 
 
 # ---- one format -----------------------------------------------------------------------------------------------------
@@ -148,14 +147,15 @@ def _show_one(format: FloatFormat) -> None:
     out.print()
     lowest = format.finest_exponent if format.subnormals else format.emin
     out.print(f"  value      {_formula(format)}")
-    out.print(f"  precision  {format.precision} significant bits; relative spacing 2^-{format.trailing_bits} at most")
-    out.print(f"  range      normal 2^{format.emin} to 2^{format.emax}+, smallest value 2^{lowest}: {format.emax - lowest + 1} binades")
+    spacing = f"spacing from 1 to 2 is 2^-{format.trailing_bits}" if format.trailing_bits else "powers of two only"
+    out.print(f"  precision  {format.precision} significant bit{'s' * (format.precision > 1)}; {spacing}")
+    out.print(f"  range      binades 2^{lowest} to 2^{format.emax}, {format.emax - lowest + 1} of them; normal from 2^{format.emin}")
     out.print(f"  specials   {_specials(format)}")
     table = plain_table("landmark", "code", "bits", "value", "", left=3)
     for mark in facts["landmarks"]:
         magnitude = mark["code"] & format.magnitude_mask
         finite = magnitude <= format.max_code and "NaN" not in mark["what"]
-        table.add_row(mark["what"], mark["hex"], mark["bits"], mark["value"], _as_power(magnitude, format) if finite else "")
+        table.add_row(mark["what"], mark["hex"], mark["bits"], mark["value"], _as_power(mark["code"], format) if finite else "")
     out.print(table)
 
 
@@ -193,9 +193,11 @@ def _specials(format: FloatFormat) -> str:
 
 
 def _as_power(code: int, format: FloatFormat) -> str:
-    significand, exponent = format.scientific(code)
+    """A finite value as an odd integer times a power of two."""
+    significand, exponent = format.scientific(code & format.magnitude_mask)
     if not significand:
         return ""
+    sign = "-" if code & format.sign_mask else ""
     while significand % 2 == 0:
         significand, exponent = significand // 2, exponent + 1
-    return f"2^{exponent}" if significand == 1 else f"{significand} * 2^{exponent}"
+    return f"{sign}2^{exponent}" if significand == 1 else f"{sign}{significand} * 2^{exponent}"

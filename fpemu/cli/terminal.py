@@ -56,14 +56,14 @@ def console() -> Console:
     return out if out.is_terminal else Console(highlight=False, emoji=False, markup=False, width=PIPE_WIDTH)
 
 
-def plain_table(*headings: str, left: int = 1, title: str | None = None) -> Table:
+def plain_table(*headings: str, left: int = 1, no_wrap: bool = False) -> Table:
     """A table whose first ``left`` columns are text and the others numbers."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i < left else "right", overflow="fold")
+        table.add_column(heading, justify="left" if i < left else "right", overflow="fold", no_wrap=no_wrap)
     return table
 
 

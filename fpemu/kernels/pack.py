@@ -23,8 +23,8 @@ def pack(negative, magnitude, code, spec, plan):
 
     if plan.zeroless:
         if under:
-            result = spec.under_negative if minus else spec.under_positive
-        if minus and spec.sign == U(0):
+            result = spec.under
+        if minus:
             result = spec.over_negative
         if magnitude == U(0):
             result = spec.zero

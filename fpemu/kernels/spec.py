@@ -78,8 +78,7 @@ class EncodeSpec(NamedTuple):
     max_negative: Any
     over_positive: Any  # codes for values beyond
     over_negative: Any
-    under_positive: Any  # zeroless formats: codes for values that round to zero
-    under_negative: Any
+    under: Any  # zeroless formats: code for positive values that round to zero
     zero: Any  # zeroless formats: code for zero
     infinity_positive: Any
     infinity_negative: Any
@@ -154,14 +153,10 @@ def encode_spec(cast: Cast, lane: Lane, source_emin: int) -> EncodeSpec:
     emin = target.emin + lane.bias
     lift = 2048 - emin if plan.wide else 0
     flushes = cast.subnormals is Subnormals.FLUSH_OUTPUT and target.subnormals
-    smallest = target.smallest_code
     zero = 0 if target.has_zero else cast.zero_code()
 
-    def under(negative: bool) -> int:
-        """A zeroless format has nothing between zero and its smallest value: downward there means to zero."""
-        inward = cast.rounding in (Rounding.TOWARD_ZERO, Rounding.UP if negative else Rounding.DOWN)
-        return zero if inward else smallest | (target.sign_mask if negative else 0)
-
+    # A zeroless format (unsigned, always) has nothing between zero and its smallest value: downward means to zero.
+    downward = cast.rounding in (Rounding.TOWARD_ZERO, Rounding.DOWN)
     return EncodeSpec(
         source_infinity=lane.infinity,
         input_floor=_input_floor(cast, lane, source_emin),
@@ -178,8 +173,7 @@ def encode_spec(cast: Cast, lane: Lane, source_emin: int) -> EncodeSpec:
         max_negative=target.max_code if target.signed else 0,
         over_positive=cast.overflow_code(False),
         over_negative=cast.overflow_code(True),
-        under_positive=under(False),
-        under_negative=under(True),
+        under=zero if downward else target.smallest_code,
         zero=zero,
         infinity_positive=cast.infinity_code(False),
         infinity_negative=cast.infinity_code(True),

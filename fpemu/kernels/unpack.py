@@ -33,4 +33,6 @@ def unpack(bits, spec, plan):
         if subnormal:
             significand = U(U(normal & np.uint64(0x000FFFFFFFFFFFFF)) | np.uint64(0x0010000000000000))
             exponent = U(U(normal >> np.uint64(52)) + U(spec.lift - U(1074)))
+        # Zero lies below every binade.
+        exponent = U(0) if magnitude == U(0) else exponent
     return negative, magnitude, exponent, significand

@@ -1,7 +1,7 @@
 """Loops of the statistics: one block of elements at a time, so that sums have a fixed order whatever the threads.
 
-Within a block, float sums run in LANES interleaved partial sums, added up in order at the end: the same numbers in the
-same order on every machine, and independent enough for vector units.
+Float sums run in COLUMNS interleaved partial sums, element i of a block in column i mod COLUMNS, added up at the end:
+the same numbers in the same order on every machine, and independent of each other, which vector units need.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
 from fpemu.targets.cpu import SOURCE_DIGEST, Driver, _compiled, _frozen, _read, thaw_decode, thaw_encode
 
 BLOCK = 1 << 15  # elements of a block
-LANES = 16
+COLUMNS = 256
 
 # Columns of the float sums and of the counts of one format.
-SUMS = ("new_zero", "new_subnormal", "saturated", "nonfinite_out", "signal", "product", "result", "noise", "error")
+SUMS = ("signal", "product", "result", "noise", "error", "new_zero", "new_subnormal", "saturated", "nonfinite_out")
 COUNTS = ("new_zero", "new_subnormal", "saturated", "nonfinite_out")
 
 
@@ -63,7 +63,7 @@ def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | 
             subnormal = U(U(place < smallest_normal) & U(source >= source_normal) & U(U(zero | nonfinite) ^ U(1)))
             over = U(rounded > U(limit + to.lowest))
             if plan.zeroless:
-                over = U(over | U(negative & U(to.sign == U(0))))
+                over = U(over | negative)
             kind = U(zero | U(subnormal << U(1)) | U(over << U(2)) | U(nonfinite << U(3)))
             kinds[i] = kind if nonzero else U(0)
             codes[i] = code
@@ -76,53 +76,63 @@ def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | 
 
 @lru_cache(maxsize=None)
 def moments_driver(lane: Lane) -> Driver:
-    """``driver(x, results, kinds, factor, sums, counts, largest)``: add a block's sums (SUMS) and COUNTS.
+    """``driver(x, results, kinds, factor, partial, counts)``: add a block to the partial sums and to the COUNTS.
 
     ``x``, ``results``: values as floats of the lane.  Both are multiplied by the power of two ``factor[0] * factor[1]``
-    first, so that squares of float64 neither overflow nor vanish.  Non-finite x are left out; ``largest[0]`` is the
-    largest relative error of a non-zero x.
+    first, so that squares of float64 neither overflow nor vanish.  Non-finite x are left out.  ``partial`` is flat,
+    one row of COLUMNS for each of SUMS, then two for the numerator and denominator of the largest relative error.
     """
-    digest, n_sums, n_counts, lanes = SOURCE_DIGEST, len(SUMS), len(COUNTS), LANES
+    digest, columns, scaled, kinds_of = SOURCE_DIGEST, COLUMNS, lane.bits == 64, len(COUNTS)
 
-    def loop(x, results, kinds, factor, sums, counts, largest):
+    def loop(x, results, kinds, factor, partial, counts):
         digest  # noqa: B018
-        partial = np.zeros((n_sums, lanes))
-        worst = np.zeros(lanes)
         a, b = factor[0], factor[1]
-        for start in range(0, x.size, lanes):
-            for j in range(min(lanes, x.size - start)):
-                i = start + j
-                kind = kinds[i]
-                finite = np.abs(x[i]) < np.inf
-                v = np.float64(x[i]) * a * b if finite else 0.0
-                q = np.float64(results[i]) * a * b if finite else 0.0
+        for start in range(0, x.size, columns):
+            # Slices, so that the inner index is plainly not negative: else loads become gathers.
+            x_row, result_row = x[start : start + columns], results[start : start + columns]
+            for j in range(x_row.size):
+                finite = np.abs(x_row[j]) < np.inf
+                v = np.float64(x_row[j]) if finite else 0.0
+                q = np.float64(result_row[j]) if finite else 0.0
+                # The largest |error / v| so far is kept as a fraction: products are cheaper than a quotient, but of
+                # float64 values they might overflow or vanish.
+                size, distance = np.abs(v), np.abs(q - v)
+                if scaled:
+                    distance, size = distance / size if size > 0.0 else 0.0, 1.0
+                    v, q = v * a * b, q * a * b
+                top, bottom = partial[9 * columns + j], partial[10 * columns + j]
+                worse = distance * bottom > top * size and size > 0.0
+                partial[9 * columns + j] = distance if worse else top
+                partial[10 * columns + j] = size if worse else bottom
                 error = q - v
-                square = v * v
-                partial[0, j] += square if kind & 1 else 0.0
-                partial[1, j] += square if kind & 2 else 0.0
-                partial[2, j] += square if kind & 4 else 0.0
-                partial[3, j] += square if kind & 8 else 0.0
-                partial[4, j] += square
-                partial[5, j] += q * v
-                partial[6, j] += q * q
-                partial[7, j] += error * error
-                partial[8, j] += error
-                relative = np.abs(error) / (np.abs(v) if v != 0.0 else 1.0) if v != 0.0 else 0.0
-                worst[j] = relative if relative > worst[j] else worst[j]
+                partial[j] += v * v
+                partial[columns + j] += q * v
+                partial[2 * columns + j] += q * q
+                partial[3 * columns + j] += error * error
+                partial[4 * columns + j] += error
+        zero = subnormal = over = nonfinite = 0
         for i in range(kinds.size):
-            for k in range(n_counts):
-                counts[k] += (kinds[i] >> k) & 1
-        for k in range(n_sums):
-            total = 0.0
-            for j in range(lanes):
-                total += partial[k, j]
-            sums[k] += total
-        largest[0] = max(largest[0], worst.max())
+            zero += kinds[i] & 1
+            subnormal += (kinds[i] >> 1) & 1
+            over += (kinds[i] >> 2) & 1
+            nonfinite += kinds[i] >> 3
+        here = (zero, subnormal, over, nonfinite)
+        for kind in range(kinds_of):
+            counts[kind] += here[kind]
+            if here[kind] > 0:
+                total = partial[(5 + kind) * columns : (6 + kind) * columns]
+                for start in range(0, x.size, columns):
+                    x_row, kind_row = x[start : start + columns], kinds[start : start + columns]
+                    for j in range(x_row.size):
+                        v = np.float64(x_row[j])
+                        if scaled:
+                            v = v * a * b
+                        total[j] += v * v if (kind_row[j] >> kind) & 1 else 0.0
 
     value = types.Array(types.float32 if lane.bits == 32 else types.float64, 1, "C", readonly=True)
     kinds_in = types.Array(types.uint8, 1, "C", readonly=True)
     f8, i8 = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
-    return _compiled(loop, value, value, kinds_in, types.Array(types.float64, 1, "C", readonly=True), f8, i8, f8)
+    return _compiled(loop, value, value, kinds_in, types.Array(types.float64, 1, "C", readonly=True), f8, i8)
 
 
 @lru_cache(maxsize=None)

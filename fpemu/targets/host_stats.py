@@ -117,8 +117,9 @@ def _segment(
         histogram = _histogram(views[own], own)
 
     n = len(passes)
-    sums, counts = np.zeros((n, len(cpu_stats.SUMS))), np.zeros((n, len(cpu_stats.COUNTS)), np.int64)
-    largest, used = np.zeros((n, 1)), np.zeros((n, 256), np.uint8)
+    counts, used = np.zeros((n, len(cpu_stats.COUNTS)), np.int64), np.zeros((n, 256), np.uint8)
+    partial = np.zeros((n, len(cpu_stats.SUMS) + 2, cpu_stats.COLUMNS))
+    partial[:, -1] = 1.0  # denominators
     units = {lane: 0 if lane is LANE32 else _unit(view) for lane, view in views.items()}
     size = min(piece.size, cpu_stats.BLOCK)
     kinds, codes = np.empty(size, np.uint8), np.empty(size, np.uint8)
@@ -132,14 +133,16 @@ def _segment(
             one.driver(x, one.encode_numbers, one.decode_numbers, one.limits, key, index, out, kind, code)
             cpu_stats.moments_driver(one.lane)(
                 x.view(one.lane.value), out.view(one.lane.value), kind, _factors(units[one.lane]),
-                sums[row], counts[row], largest[row],
+                partial[row].reshape(-1), counts[row],
             )  # fmt: skip
             if one.cast.format.bits <= 8:
                 finite = (x & one.lane.code((1 << (one.lane.bits - 1)) - 1)) < one.lane.code(one.lane.infinity)
                 cpu_stats.used_driver()(code if finite.all() else code[finite], used[row])
+    sums = np.ascontiguousarray(partial[:, :-2]).sum(axis=2)
     # In units of x: the error of a product with a scale that is no power of two.
-    sums[:, -1] /= factor
-    return Partial(sums, counts, largest[:, 0], used, [units[one.lane] for one in passes], histogram)
+    sums[:, cpu_stats.SUMS.index("error")] /= factor
+    largest = (partial[:, -2] / partial[:, -1]).max(axis=1, initial=0.0)
+    return Partial(sums, counts, largest, used, [units[one.lane] for one in passes], histogram)
 
 
 def _in_lane(piece: Bits, source: Source, lane: Lane) -> Bits:
@@ -196,10 +199,9 @@ def _format_stats(row: int, one: CastPass, partials: Sequence[Partial]) -> Forma
         unit = max((e for m, e in pairs if m), default=0)
         return fsum(ldexp(m, max(e - unit, -4000)) for m, e in pairs), unit
 
-    last = len(cpu_stats.SUMS) - 1
     return FormatStats(
         one.cast,
-        Sums(*(total(column, 1 if column == last else 2) for column in range(last + 1))),
+        Sums(*(total(column, 1 if name == "error" else 2) for column, name in enumerate(cpu_stats.SUMS))),
         sum((part.counts[row] for part in partials), np.zeros(len(cpu_stats.COUNTS), np.int64)),
         max((float(part.largest[row]) for part in partials), default=0.0),
         reduce(np.bitwise_or, (part.used[row] for part in partials), np.zeros(256, np.uint8))
