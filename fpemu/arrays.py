@@ -7,8 +7,9 @@ or 0-d.  Integers, longdouble, complex and object inputs are a TypeError.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import lru_cache, partial, wraps
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -60,14 +61,9 @@ def encode(
     ValueError: an unknown format or policy; ``out`` of another shape or read-only; a NaN for a format without one,
         before anything is written.
     """
+    array = x if type(x) is np.ndarray else _as_array(x)
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    to = _cast_of(format, *policies)
-    bits, source = _bits_of(x)
-    out = _output(out, bits, to.format.code_dtype)
-    steps = _encode_steps(source, format, policies, bits.size >= _freeze_from())
-    _check_nan(to, bits, source)
-    _convert(steps, bits, out, seed, offset)
-    return out if out.ndim else out[()]
+    return _convert(_encoding(array.dtype, format, policies), array, out, seed, offset)
 
 
 def quantize(
@@ -98,19 +94,17 @@ def quantize(
     ------
     TypeError, ValueError: as ``encode``; ValueError too where the dtype cannot hold every finite value of the format.
     """
+    array = x if type(x) is np.ndarray else _as_array(x)
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    to = _cast_of(format, *policies)
-    bits, source = _bits_of(x)
-    wanted = _value_dtype(dtype, source, to.format)
-    out = _output(out, bits, wanted)
-    steps = _quantize_steps(source, format, policies, wanted, bits.size >= _freeze_from())
-    _check_nan(to, bits, source)
-    _convert(steps, bits, out.view(_UNSIGNED[out.dtype.itemsize]), seed, offset)
-    return out if out.ndim else out[()]
+    return _convert(_quantizing(array.dtype, format, policies, dtype), array, out, seed, offset)
 
 
 def decode(
-    codes: ArrayLike, format: FloatFormat | str | None = None, *, dtype: DTypeLike | None = None, out: Values | None = None
+    codes: ArrayLike,
+    format: FloatFormat | str | None = None,
+    *,
+    dtype: DTypeLike | None = None,
+    out: Values | None = None,
 ) -> Values:
     """The values of codes; always exact.
 
@@ -126,12 +120,8 @@ def decode(
     TypeError: codes that are not integers.
     ValueError: codes beyond the format's width; a dtype that cannot hold every finite value of the format.
     """
-    bits, source = _codes_of(codes, format)
-    wanted = np.dtype(dtype) if dtype is not None else source.value_dtype
-    _check_dtype(wanted, source)
-    out = _output(out, bits, wanted)
-    _convert(_decode_steps(source, wanted, bits.size >= _freeze_from()), bits, out.view(_UNSIGNED[out.dtype.itemsize]), 0, 0)
-    return out if out.ndim else out[()]
+    bits, source = codes_of(codes, format)
+    return _convert(_decoding(source, dtype), bits, out, 0, 0)
 
 
 def cast(
@@ -155,85 +145,139 @@ def cast(
     ``source`` may be left out for ml_dtypes arrays.  A source with finite values that float64 cannot hold is a
     ValueError.
     """
+    bits, from_format = codes_of(codes, source)
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    to = _cast_of(target, *policies)
-    bits, from_format = _codes_of(codes, source)
-    out = _output(out, bits, to.format.code_dtype)
-    steps = _encode_steps(from_format, target, policies, bits.size >= _freeze_from())
-    _check_nan(to, bits, from_format)
-    _convert(steps, bits, out, seed, offset)
-    return out if out.ndim else out[()]
+    return _convert(_casting(from_format, target, policies), bits, out, seed, offset)
 
 
 # ---- what is worked out once for a combination of arguments ---------------------------------------------------------
 _POLICIES = ("rounding", "overflow", "subnormals", "nan", "random_bits", "stochastic", "via")
-_UNSIGNED = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16), 4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+_UNSIGNED: dict[int, np.dtype[Any]] = {
+    1: np.dtype(np.uint8),
+    2: np.dtype(np.uint16),
+    4: np.dtype(np.uint32),
+    8: np.dtype(np.uint64),
+}
 _FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 
 
-@lru_cache(maxsize=4096)
-def _cast_of(format: FormatLike, *policies: Any) -> Cast:
+class Conversion(NamedTuple):
+    """A conversion between dtypes: everything that does not depend on the data."""
+
+    source: Source
+    bits: np.dtype[Any]  # the input is viewed as
+    dtype: np.dtype[Any]  # of the result
+    steps: Callable[[bool], tuple[Step, ...]]  # of large arrays (True: with frozen kernels) and others
+    refuses_nan: Cast | None  # the cast whose policy it is to raise
+    small: tuple[Step, ...]
+
+
+def _cached(function: Callable[..., Conversion]) -> Callable[..., Conversion]:
+    """Work out each combination of arguments once; one that cannot be hashed cannot be valid, and says why."""
+    remembered = lru_cache(maxsize=4096)(function)
+
+    @wraps(function)
+    def look_up(*arguments: Any) -> Conversion:
+        try:
+            return remembered(*arguments)
+        except TypeError:
+            return function(*arguments)
+
+    return look_up
+
+
+def _conversion(
+    source: Source, bits: np.dtype[Any], dtype: np.dtype[Any], to: Cast, steps: Callable[[bool], tuple[Step, ...]]
+) -> Conversion:
+    refusing = next((one for one in (to.via, to) if one is not None and one.raises_on_nan), None)
+    return Conversion(source, bits, dtype, steps, refusing, steps(False))
+
+
+@_cached
+def _encoding(dtype: np.dtype[Any], format: FormatLike, policies: tuple[Any, ...]) -> Conversion:
+    from fpemu.targets import host
+
+    to, (source, bits) = _cast_of(format, policies), _source_of(dtype)
+    return _conversion(source, bits, to.format.code_dtype, to, partial(host.encode_steps, source, to))
+
+
+@_cached
+def _quantizing(
+    dtype: np.dtype[Any], format: FormatLike, policies: tuple[Any, ...], wanted: DTypeLike | None
+) -> Conversion:
+    from fpemu.targets import host
+
+    to, (source, bits) = _cast_of(format, policies), _source_of(dtype)
+    result = _value_dtype(wanted, source, to.format)
+    return _conversion(source, bits, result, to, partial(host.quantize_steps, source, to, result))
+
+
+@_cached
+def _decoding(source: FloatFormat, wanted: DTypeLike | None) -> Conversion:
+    from fpemu.targets import host
+
+    result = np.dtype(wanted) if wanted is not None else source.value_dtype
+    _check_dtype(result, source)
+    steps = partial(host.decode_steps, source, result)
+    return Conversion(source, source.code_dtype, result, steps, None, steps(False))
+
+
+@_cached
+def _casting(source: FloatFormat, target: FormatLike, policies: tuple[Any, ...]) -> Conversion:
+    from fpemu.targets import host
+
+    to = _cast_of(target, policies)
+    source.value_dtype  # noqa: B018  (raises where float64 cannot hold the values)
+    return _conversion(source, source.code_dtype, to.format.code_dtype, to, partial(host.encode_steps, source, to))
+
+
+def _cast_of(format: FormatLike, policies: tuple[Any, ...]) -> Cast:
     return as_cast(format, **dict(zip(_POLICIES, policies, strict=True)))
 
 
-@lru_cache(maxsize=4096)
-def _encode_steps(source: Source, format: FormatLike, policies: tuple[Any, ...], freeze: bool) -> tuple[Step, ...]:
+def _convert(to: Conversion, array: NDArray[Any], out: NDArray[Any] | None, seed: int, offset: int) -> NDArray[Any]:
+    """Run a conversion; a 0-d result is returned as a scalar, as NumPy's functions do."""
     from fpemu.targets import host
 
-    return host.encode_steps(source, _cast_of(format, *policies), freeze)
+    if type(seed) is not int or type(offset) is not int or seed >> 64 or offset >> 64:
+        seed, offset = _counter("seed", seed), _counter("offset", offset)
+    bits = array.view(to.bits)
+    if out is None:
+        out = np.empty(bits.shape, to.dtype)
+    else:
+        bits = _checked_output(out, bits, to.dtype)
+    if to.refuses_nan is not None:
+        _check_nan(to.refuses_nan, bits, to.source)
+    steps = to.small if bits.size < host.FREEZE_FROM else to.steps(True)
+    host.convert(steps, bits, out.view(_UNSIGNED[out.itemsize]), seed, offset)
+    return out if out.ndim else out[()]
 
 
-@lru_cache(maxsize=4096)
-def _quantize_steps(
-    source: Source, format: FormatLike, policies: tuple[Any, ...], dtype: np.dtype[Any], freeze: bool
-) -> tuple[Step, ...]:
-    from fpemu.targets import host
-
-    return host.quantize_steps(source, _cast_of(format, *policies), dtype, freeze)
-
-
-def _decode_steps(source: FloatFormat, dtype: np.dtype[Any], freeze: bool) -> tuple[Step, ...]:
-    from fpemu.targets import host
-
-    return host.decode_steps(source, dtype, freeze)
-
-
-def _freeze_from() -> int:
-    from fpemu.targets import host
-
-    return host.FREEZE_FROM
-
-
-def _convert(steps: tuple[Step, ...], bits: Codes, out: Codes, seed: int, offset: int) -> None:
-    from fpemu.targets import host
-
-    for name, number in (("seed", seed), ("offset", offset)):
-        if not isinstance(number, (int, np.integer)) or isinstance(number, bool):
-            raise TypeError(f"{name} must be an int, not {type(number).__name__}")
-        if not 0 <= number < 2**64:
-            raise ValueError(f"{name} must be 0 to 2**64 - 1, not {number}")
-    # Elementwise in place is safe only for the same elements; any other overlap reads from a copy.
-    same = bits.itemsize == out.itemsize and bits.ctypes.data == out.ctypes.data and bits.strides == out.strides
-    if not same and np.may_share_memory(bits, out):
-        bits = bits.copy()
-    host.convert(steps, bits, out, int(seed), int(offset))
+def _counter(name: str, number: Any) -> int:
+    if not isinstance(number, (int, np.integer)) or isinstance(number, bool):
+        raise TypeError(f"{name} must be an int, not {type(number).__name__}")
+    if not 0 <= number < 2**64:
+        raise ValueError(f"{name} must be 0 to 2**64 - 1, not {number}")
+    return int(number)
 
 
 # ---- inputs and outputs ---------------------------------------------------------------------------------------------
-def _bits_of(x: ArrayLike) -> tuple[Codes, Source]:
+def bits_of(x: ArrayLike) -> tuple[Codes, Source]:
     """The bits of floating-point values, and what they are codes of."""
+    array = x if type(x) is np.ndarray else _as_array(x)
+    source, bits = _source_of(array.dtype)
+    return array.view(bits), source
+
+
+@lru_cache(maxsize=256)
+def _source_of(dtype: np.dtype[Any]) -> tuple[Source, np.dtype[Any]]:
+    """What values of a dtype are codes of, and the dtype of their bits."""
     from fpemu.targets.host import SOURCES
 
-    array = x if type(x) is np.ndarray else _as_array(x)
-    dtype = array.dtype
-    source = SOURCES.get(dtype if dtype.isnative else dtype.newbyteorder("="))
-    if source is not None:
-        bits = array.view(_UNSIGNED[dtype.itemsize].newbyteorder(dtype.byteorder))
-        return bits, source
-    coded = ml_format(dtype)
-    if coded is not None:
-        return array.view(_UNSIGNED[dtype.itemsize]), coded
-    raise TypeError(_no_float(dtype))
+    source = SOURCES.get(dtype if dtype.isnative else dtype.newbyteorder("=")) or ml_format(dtype)
+    if source is None:
+        raise TypeError(_no_float(dtype))
+    return source, _UNSIGNED[dtype.itemsize].newbyteorder(dtype.byteorder)
 
 
 def _as_array(x: ArrayLike) -> NDArray[Any]:
@@ -270,7 +314,7 @@ def as_ml_dtype(codes: Codes, format: FloatFormat | str) -> NDArray[Any]:
 
     Raises ValueError for a format that has none, or where ml_dtypes is not installed (``pip install ml_dtypes``).
     """
-    bits, source = _codes_of(codes, format)
+    bits, source = codes_of(codes, format)
     if source.name in ("float16", "float32"):
         return bits.view(source.name)
     try:
@@ -283,7 +327,7 @@ def as_ml_dtype(codes: Codes, format: FloatFormat | str) -> NDArray[Any]:
     return bits.view(dtype)
 
 
-def _codes_of(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Codes, FloatFormat]:
+def codes_of(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Codes, FloatFormat]:
     """Codes in the dtype of their format, checked against its width."""
     array = codes if type(codes) is np.ndarray else _code_array(codes)
     own = ml_format(array.dtype)
@@ -295,7 +339,9 @@ def _codes_of(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Codes
         raise TypeError("format is needed: only ml_dtypes arrays bring their own")
     source = as_format(format)
     if array.dtype.kind not in "iu" and not (array.size == 0 and array.dtype == np.float64):
-        raise TypeError(f"codes of {source.name} are {source.code_dtype} integers, not {array.dtype}; encode() makes them")
+        raise TypeError(
+            f"codes of {source.name} are {source.code_dtype} integers, not {array.dtype}; encode() makes them"
+        )
     if array.dtype == source.code_dtype and source.bits == 8 * array.dtype.itemsize:
         return array, source
     if array.size:
@@ -314,6 +360,7 @@ def _code_array(codes: ArrayLike) -> NDArray[Any]:
 
 def _value_dtype(dtype: DTypeLike | None, source: Source, target: FloatFormat) -> np.dtype[Any]:
     """The dtype quantize() returns."""
+    wanted: np.dtype[Any]
     if dtype is None:
         if not isinstance(source, FloatFormat):
             wanted = np.dtype(np.float64)
@@ -339,10 +386,8 @@ def _check_dtype(dtype: np.dtype[Any], format: FloatFormat) -> None:
         raise ValueError(f"{dtype} cannot hold every finite value of {format.name}: pass dtype=np.{needed}")
 
 
-def _output(out: NDArray[Any] | None, bits: Codes, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The array to write to, checked."""
-    if out is None:
-        return np.empty(bits.shape, dtype)
+def _checked_output(out: NDArray[Any], bits: Codes, dtype: np.dtype[Any]) -> Codes:
+    """Check the array to write to; returns the input, copied where writing would change what is still to be read."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
     if out.dtype != dtype or not out.dtype.isnative:
@@ -351,19 +396,22 @@ def _output(out: NDArray[Any] | None, bits: Codes, dtype: np.dtype[Any]) -> NDAr
         raise ValueError(f"out must have shape {bits.shape}, not {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")
-    return out
+    if not np.may_share_memory(bits, out):
+        return bits
+    # Elementwise in place is safe for the very same elements only.
+    same = bits.itemsize == out.itemsize and bits.ctypes.data == out.ctypes.data and bits.strides == out.strides
+    return bits if same else bits.copy()
 
 
 def _check_nan(cast: Cast, bits: Codes, source: Source) -> None:
-    if not cast.raises_on_nan and not (cast.via is not None and cast.via.raises_on_nan):
-        return
+    """Raise before anything is written."""
     from fpemu.targets import host
 
     index = host.first_nan(bits, source)
     if index is not None:
         place = tuple(int(i) for i in np.unravel_index(index, bits.shape))
-        has = "its policy is to raise" if cast.format.has_nan else "it has no code for it"
+        why = "its policy is to raise" if cast.format.has_nan else "it has no code for it"
         raise ValueError(
-            f"NaN at index {place if bits.ndim != 1 else place[0]} cannot become {cast.format.name}: {has}; "
+            f"NaN at index {place if bits.ndim != 1 else place[0]} cannot become {cast.format.name}: {why}; "
             "name a policy: nan='max' or nan='zero'"
         )

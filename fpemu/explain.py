@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from fpemu import reference
-from fpemu.formats import FloatFormat, as_format
+from fpemu.formats import FloatFormat
 from fpemu.kernels.random import random_word, seed_key
-from fpemu.policies import Cast, Overflow, Rounding, Stochastic
+from fpemu.policies import Cast, Rounding, Stochastic
 from fpemu.reference import Explanation, Gap, Real
 
 FLOAT64 = "float64"
@@ -45,11 +45,11 @@ def parse_value(text: str, source: str = FLOAT64) -> tuple[Real, bool]:
         return near, exact is None or (math.isfinite(near) and Fraction(near) == exact)
     whole: Real = near if exact is None or exact == 0 else exact
     real = reference.value(reference.encode(whole, Cast(source)), source)
-    return real, exact is None or (not isinstance(real, float) or math.isfinite(real)) and Fraction(real) == exact
+    return real, exact is None or (not (isinstance(real, float) and math.isinf(real)) and Fraction(real) == exact)
 
 
 def _rational(text: str, hexadecimal: re.Match[str] | None) -> Fraction | None:
-    """The exact value of a number's text; None for inf and nan.  What is out of all range becomes a tiny or huge one."""
+    """The exact value of a number's text; None for inf and nan.  Absurd exponents are clamped."""
     if re.fullmatch(r"[+-]?(inf|infinity|nan)", text, re.IGNORECASE):
         return None
     if hexadecimal:
@@ -91,7 +91,8 @@ def number(real: Real) -> str:
     except ValueError:
         pass
     bottom = -(real.denominator.bit_length() - 1) or (real.numerator & -real.numerator).bit_length() - 1
-    return f"{real / reference.power_of_two(bottom)} * 2^{bottom}"
+    odd = real / reference.power_of_two(bottom)
+    return f"{'-' * (odd < 0)}2^{bottom}" if abs(odd) == 1 else f"{odd} * 2^{bottom}"
 
 
 def power(x: Fraction) -> str:
@@ -131,16 +132,17 @@ def kept_and_discarded(gap: Gap, magnitude: Fraction, format: FloatFormat) -> tu
 def outward_chances(gap: Gap, cast: Cast) -> int:
     """How many of the 2**random_bits random words send a value in this gap outward (P3109 v4.0, 4.7.2)."""
     scaled = gap.position * 2**cast.random_bits
-    return {
+    chances = {
         Stochastic.A: math.floor(scaled),
         Stochastic.B: math.floor(scaled + Fraction(1, 2)),
         Stochastic.C: round(scaled),  # a Fraction's tie goes to even
-    }[cast.stochastic]
+    }
+    return int(chances[cast.stochastic])
 
 
 # ---- the record -----------------------------------------------------------------------------------------------------
 def record(told: Explanation, cast: Cast) -> dict[str, Any]:
-    """An explanation as plain data: strings for numbers (exact), ints for codes and bits, None for what is not there."""
+    """An explanation as plain data: strings for numbers (exact), ints for codes and bits, None where there is none."""
     format = cast.format
     out: dict[str, Any] = {
         "value": number(told.x),
@@ -218,6 +220,9 @@ def _neighbour(code: int, magnitude: Fraction, negative: bool, format: FloatForm
 def sentence(told: Explanation, cast: Cast) -> str:
     """The rule that decided, with the evidence before it."""
     gap = told.gap
+    if isinstance(told.x, float) and math.isinf(told.x):
+        end = told.rule.partition(": ")[2]
+        return f"an infinite input is exact under every rounding; overflow {cast.overflow.value} makes it {end}"
     if gap is None or told.rule == "exact" or told.rule.startswith("flushed: below"):
         return told.rule
     where = {0: "below half way", 1: "above half way" if gap.sticky else "exactly half way"}[gap.guard]
@@ -226,6 +231,3 @@ def sentence(told: Explanation, cast: Cast) -> str:
         n, chances = cast.random_bits, outward_chances(gap, cast)
         evidence += f"; {chances} of 2^{n} random words go outward, a share of {float(Fraction(chances, 1 << n)):.6g}"
     return f"{evidence}: {told.rule}" if gap.position else told.rule
-
-
-__all__ = ["Cast", "Explanation", "Overflow", "as_format", "number", "parse_code", "parse_value", "record", "word_of"]

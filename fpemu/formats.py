@@ -243,16 +243,14 @@ class FloatFormat:
 
     def _fits(self, precision: int, emin: int, emax: int) -> bool:
         """Whether an IEEE format of these facts holds every finite value of this one."""
-        return (
-            self.precision <= precision and self.finest_exponent >= emin - (precision - 1) and self.emax <= emax
-        )
+        return self.precision <= precision and self.finest_exponent >= emin - (precision - 1) and self.emax <= emax
 
     def holds(self, other: FloatFormat) -> bool:
         """Whether this format has every finite value of ``other``, zeros with their signs included."""
         return (
             (self.signed or not other.signed)
             and (self.negative_zero or not (other.signed and other.negative_zero))
-            and (self.has_zero or not other.has_zero and self.emin <= other.emin)
+            and (self.has_zero or (not other.has_zero and self.emin <= other.emin))
             and self.precision >= other.precision
             and self.finest_exponent <= other.finest_exponent
             and self.max_exact >= other.max_exact
@@ -341,7 +339,14 @@ def _catalogue() -> Iterator[FloatFormat]:
     yield FloatFormat.ieee(4, 3, "float8_e4m3fnuz", bias=8, **unsigned_zero)
     yield FloatFormat.ieee(4, 3, "float8_e4m3b11fnuz", bias=11, **unsigned_zero)
     yield FloatFormat(
-        "float8_e8m0fnu", bits=8, precision=1, bias=127, signed=False, subnormals=False, ties="significand", **finite_nan
+        "float8_e8m0fnu",
+        bits=8,
+        precision=1,
+        bias=127,
+        signed=False,
+        subnormals=False,
+        ties="significand",
+        **finite_nan,
     )
     yield FloatFormat.ieee(2, 3, "float6_e2m3fn", **finite)
     yield FloatFormat.ieee(3, 2, "float6_e3m2fn", **finite)

@@ -162,7 +162,7 @@ class ExponentHistogram:
         }
 
     def subnormal_bounds(self, format: FloatFormat | str, scale_exponents: ArrayLike) -> Shares:
-        """Bounds on the share of the non-zeros whose nearest-even result is subnormal: ``lower`` and ``upper`` for each k.
+        """Bounds on the share of the non-zeros that nearest-even makes subnormal: ``lower`` and ``upper`` for each k.
 
         The values just below the smallest normal that round up to it share a binade with others that do not.
         """
@@ -186,7 +186,7 @@ class ExponentHistogram:
         }
 
     def band(self, format: FloatFormat | str, energy_lost: float = 1e-3) -> Band:
-        """Scales at which a nearest-even cast rounds at most ``energy_lost`` of the energy to zero and nothing overflows.
+        """Scales at which nearest-even rounds at most ``energy_lost`` of the energy to zero and nothing overflows.
 
         Both ends are exact: the lower from the histogram, the upper from ``amax``.  A tensor without non-zeros is
         served by every scale.  Non-finite values are nobody's scale's fault and do not count.

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fpemu.arrays import Codes
-from fpemu.arrays import _codes_of as codes_of
+from fpemu.arrays import codes_of as codes_of
 from fpemu.formats import FORMATS, FloatFormat
 
 VERSION = 1

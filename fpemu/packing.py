@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fpemu.arrays import Codes
-from fpemu.arrays import _codes_of as codes_of
+from fpemu.arrays import codes_of as codes_of
 from fpemu.formats import FloatFormat, as_format
 
 
@@ -86,8 +86,10 @@ def unpack(packed: ArrayLike, format: FloatFormat | str, count: int | None = Non
         count = size * 8 // source.bits
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
         raise TypeError(f"count must be an int, not {type(count).__name__}")
-    if count < 0 or packed_bytes(int(count), source) != size:
-        raise ValueError(f"{count} codes of {source.name} take {packed_bytes(max(int(count), 0), source)} bytes, not {size}")
+    if count < 0:
+        raise ValueError(f"count must not be negative, not {count}")
+    if packed_bytes(int(count), source) != size:
+        raise ValueError(f"{count} codes of {source.name} take {packed_bytes(int(count), source)} bytes, not {size}")
 
     groups = -(-size // width)
     whole = array

@@ -1,12 +1,13 @@
 """Figures: a histogram of exponents above the windows of the formats it might be cast to.
 
 They take a histogram (or TensorStats) and return a matplotlib Figure made with its object interface: nothing global is
-touched, no window opens, no display is needed.  matplotlib is an extra: ``pip install fpemu[plots]``.
+touched, no window opens, no display is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import ceil, floor, frexp, log2
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; the lost regions are hatched as well.
 BARS = "#4D4D4D"
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "rounds to zero": {"facecolor": "#F6D9CC", "edgecolor": "#D55E00", "hatch": "////"},
     "subnormal": {"facecolor": "#F0E442", "edgecolor": "#8A8200"},
     "normal": {"facecolor": "#56B4E9", "edgecolor": "#0072B2"},
@@ -160,10 +161,9 @@ def _draw_bars(axes: Axes, histogram: ExponentHistogram, view: View, scale: floa
     axes.set_xlim(view.left, view.high)
     top = max(1.1 * 100 * float(counts.max(initial=0)) / size, 1.25 * zeros)  # room for the label above the zeros
     axes.set_ylim(0, top if top else 1.0)
-    axes.annotate(
-        f"zeros\n{_percent(histogram.zeros, histogram.size)}", (middle, zeros), xytext=(0, 2), textcoords="offset points",
-        ha="center", va="bottom", fontsize=7,
-    )  # fmt: skip
+    label = f"zeros\n{_percent(histogram.zeros, histogram.size)}"
+    above: dict[str, Any] = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    axes.annotate(label, (middle, zeros), fontsize=7, **above)
     per = "binade" if view.step == 1 else f"{view.step} binades"
     axes.set_ylabel(f"share of elements\nper {per} (%)", fontsize=8)
     axes.tick_params(axis="x", labelbottom=False)
@@ -171,7 +171,8 @@ def _draw_bars(axes: Axes, histogram: ExponentHistogram, view: View, scale: floa
     axes.spines[["top", "right"]].set_visible(False)
     _mark_ticks(axes, view)
     if scale != 1:
-        upper = axes.secondary_xaxis("top", functions=(lambda x: x + log2(scale), lambda x: x - log2(scale)))
+        shift = np.float64(log2(scale))
+        upper = axes.secondary_xaxis("top", functions=(partial(np.add, shift), partial(np.add, -shift)))
         upper.set_xlabel(rf"$\log_2 |x \cdot s|$ with the scale $s$ = {scale_text(scale)}", fontsize=8)
         upper.tick_params(labelsize=8)
     facts = f"{histogram.size:,} element{'s' * (histogram.size != 1)}"
@@ -208,7 +209,7 @@ def _write_losses(
     if not isinstance(tensor, TensorStats) or tensor.scale != scale:
         return
     known = {loss.format: loss for loss in tensor}
-    beside = {"transform": axes.get_yaxis_transform(), "fontsize": 7, "va": "center", "clip_on": False}
+    beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 7, "va": "center", "clip_on": False}
     axes.text(1.01, -0.95, "lost to zero,\nof non-zeros", **beside)
     for lane, target in enumerate(targets):
         if target.name in known:

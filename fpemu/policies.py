@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from fpemu.formats import FloatFormat, as_format
 
@@ -252,7 +252,7 @@ class Cast:
         if below:
             return outward
         limit = self.format.min_code if negative else self.format.max_code
-        return _DIRECTED.get(self.rounding, lambda *_: outward)(self, negative, limit, outward)
+        return _DIRECTED[self.rounding](self, negative, limit, outward)
 
     def infinity_code(self, negative: bool) -> int:
         """What an infinite input becomes."""
@@ -284,7 +284,14 @@ def _to_odd(cast: Cast, negative: bool, limit: int, outward: int) -> int:
     return outward if outward == cast.code_of(To.INFINITY, negative) and not limit & 1 else limit
 
 
+def _outward(cast: Cast, negative: bool, limit: int, outward: int) -> int:
+    return outward
+
+
 _DIRECTED: dict[Rounding, Callable[[Cast, bool, int, int], int]] = {
+    Rounding.NEAREST_EVEN: _outward,
+    Rounding.NEAREST_AWAY: _outward,
+    Rounding.STOCHASTIC: _outward,
     Rounding.TOWARD_ZERO: lambda cast, negative, limit, outward: limit,
     Rounding.UP: lambda cast, negative, limit, outward: limit if negative else outward,
     Rounding.DOWN: lambda cast, negative, limit, outward: outward if negative else limit,

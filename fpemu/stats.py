@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from math import fsum, inf, isfinite, ldexp, log10, nan, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fpemu.arrays import FormatLike, _bits_of
-from fpemu.formats import FORMATS, FloatFormat
+from fpemu.arrays import FormatLike, bits_of
+from fpemu.formats import FloatFormat
 from fpemu.histogram import ExponentHistogram, _ldexp
 from fpemu.policies import Cast, as_cast
 
@@ -37,7 +36,7 @@ class CastLoss:
         whatever the overflow policy made of them; nonfinite_out: that became infinite or NaN.
     ``*_of_nonzero``: share of the non-zeros; ``*_of_energy``: share of the sum of squares.
     sqnr_db: 10 log10(sum x^2 / sum (q-x)^2), inf for an exact cast, -inf where a result is not finite.
-    cosine: of x and q; gain: <q,x>/<x,x>; mean_error: mean of q - x in units of x; all NaN where a result is not finite.
+    cosine: of x and q; gain: <q,x>/<x,x>; mean_error: mean of q - x in units of x.  NaN where a result is not finite.
     max_relative_error: max of |q-x|/|x| over the non-zeros (inf where a result is not finite).
     codes_used: distinct codes among the results of finite inputs, for formats of at most 8 bits, else None.
     """
@@ -236,7 +235,7 @@ def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale
             raise ValueError(f"tensor_stats takes no via: quantize to {cast.via.format.name} first")
         cast.format.value_dtype  # noqa: B018  (raises where float64 cannot hold the values)
     factor = _scale(scale)
-    bits, source = _bits_of(x)
+    bits, source = bits_of(x)
     return collect(bits, source, casts, factor, seed, offset)
 
 
@@ -276,5 +275,3 @@ def _decibels(signal: Pair, noise: Pair) -> float:
 
 def _mean(error: Pair, count: int) -> float:
     return _ldexp(error[0] / count, error[1]) if count else nan
-
-

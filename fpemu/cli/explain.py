@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 from decimal import Decimal
 from typing import Any
 
@@ -9,10 +11,10 @@ import click
 
 from fpemu.cli.terminal import FormatName, console, plain_table, print_json
 from fpemu.formats import FloatFormat, as_format
-from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
+from fpemu.policies import Cast, NaN, Overflow, Policy, Rounding, Stochastic, Subnormals, as_cast
 
 
-def _choice(policy: type[Rounding] | type[Overflow] | type[Subnormals] | type[NaN] | type[Stochastic]) -> click.Choice[str]:
+def _choice(policy: type[Policy]) -> click.Choice[str]:
     return click.Choice([member.value for member in policy])
 
 
@@ -20,11 +22,12 @@ class _Numbers(click.Command):
     """A command that takes -0.1 and -inf as arguments, and still refuses an option it does not know."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
-        for value in [ctx.params.get("value"), *ctx.args]:
-            if isinstance(value, str) and value.startswith("--"):
-                raise click.NoSuchOption(value, ctx=ctx)
-        return rest
+        known = {name for param in self.get_params(ctx) for name in param.opts}
+        for arg in args:
+            name = arg.partition("=")[0]
+            if name.startswith("--") and name != "--" and name not in known:
+                raise click.NoSuchOption(name, possibilities=difflib.get_close_matches(name, known), ctx=ctx)
+        return super().parse_args(ctx, args)
 
 
 @click.command(
@@ -49,8 +52,9 @@ class _Numbers(click.Command):
     help="The format VALUE comes in: float64 (the default) or any other. VALUE is first rounded to it, to nearest.",
 )  # fmt: skip
 @click.option(
-    "--code", is_flag=True, help="VALUE is a code (0x3c, 0b111100 or 60) of the --from format; without --from, of FORMAT."
-)
+    "--code", is_flag=True,
+    help="VALUE is a code (0x3c, 0b111100 or 60) of the --from format; without --from, of FORMAT.",
+)  # fmt: skip
 @click.option("--all-roundings", is_flag=True, help="Add a table of what each rounding makes of VALUE.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of stochastic rounding.")
 @click.option(
@@ -60,7 +64,9 @@ class _Numbers(click.Command):
 @click.option(
     "--random-bits", type=click.IntRange(1, 32), default=32, show_default=True, help="How many random bits it uses."
 )
-@click.option("--stochastic", type=_choice(Stochastic), default=Stochastic.A.value, show_default=True, help="Its P3109 variant.")
+@click.option(
+    "--stochastic", type=_choice(Stochastic), default=Stochastic.A.value, show_default=True, help="Its P3109 variant."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 def explain(
     value: str,
@@ -151,10 +157,11 @@ def _first_line(text: str, source: str, code: bool, exact: bool, x: Any, format:
         return f"{text} is exactly the {source} value {number(x)}{hint}"
     try:
         near = as_float(x)
-        digits = f"{Decimal(near):.25g}".rstrip("0").rstrip(".") if near and abs(near) != float("inf") else number(x)
-        return f"{text} is no {source} value; the nearest is {digits}" + (f" = {near.hex()}" if near else "")
     except ValueError:
+        near = math.inf
+    if not near or not math.isfinite(near):
         return f"{text} is no {source} value; the nearest is {number(x)}"
+    return f"{text} is no {source} value; the nearest is {Decimal(near):.25g} = {near.hex()}"
 
 
 def _show(facts: dict[str, Any], first: str, format: FloatFormat) -> None:
@@ -168,7 +175,7 @@ def _show(facts: dict[str, Any], first: str, format: FloatFormat) -> None:
         discarded = facts["discarded"]
         rest = f", then {discarded[1:]}" if len(discarded) > 1 else ""
         lines.append(("kept", f"{facts['kept']} | guard {facts['guard']}, sticky {facts['sticky']}{rest}"))
-        lines.append(("spacing", f"{facts['spacing']}, position {facts['position']:.6g} of the way from the neighbour toward zero"))
+        lines.append(("spacing", f"{facts['spacing']}; the value lies {facts['position']:.6g} of a spacing outward"))
     _print_lines(lines)
     if facts["toward_zero"] is not None:
         table = plain_table("neighbours", "code", "bits", "value", left=3)

@@ -11,7 +11,7 @@ import click
 from fpemu.cli.terminal import FormatName, console, plain_table, print_json
 from fpemu.formats import FORMATS, Catalogue, FloatFormat
 
-HEADINGS = ("format", "alias", "bits", "bias", "largest", "normal", "smallest", "inf", "NaN", "-0")
+HEADINGS = ("format", "alias", "bits", "bias", "largest", "normal", "smallest", "specials")
 
 
 @click.command(epilog="Exit codes: 0 done; 2 wrong usage, an unknown format among it.")
@@ -22,8 +22,8 @@ def formats(name: FloatFormat | None, everything: bool, as_json: bool) -> None:
     """List the formats, or show NAME in detail: every landmark with its code and value.
 
     NAME is a name or an alias: float8_e4m3fn, e4m3, bf16, binary8p3se. The columns of the list: "bits" of the sign,
-    the exponent field and the trailing significand; the largest finite, smallest normal and smallest positive value;
-    whether there is an infinity, how many codes are NaN, and whether there is a negative zero.
+    the exponent field and the trailing significand; the largest finite, smallest normal and smallest positive value
+    (rounded to print; NAME shows them exactly); and which of infinity, NaN and negative zero there is.
     """
     if name is not None:
         print_json(detail(name)) if as_json else _show_one(name)
@@ -34,7 +34,8 @@ def formats(name: FloatFormat | None, everything: bool, as_json: bool) -> None:
     if as_json:
         print_json([detail(format) for format in listed])
         return
-    table = plain_table(*HEADINGS, left=2)
+    table = plain_table(*HEADINGS, left=2, gap=1)
+    table.columns[-1].justify = "left"
     for format in listed:
         table.add_row(*_row(format))
     out = console()
@@ -42,8 +43,8 @@ def formats(name: FloatFormat | None, everything: bool, as_json: bool) -> None:
     if not everything:
         widths = sorted({format.bits for format in family})
         out.print(
-            f"and {len(family)} formats of the IEEE P3109 family, binary{{K}}p{{P}}{{s|u}}{{e|f}}: K {widths[0]} to "
-            f"{widths[-1]} bits, precision P,\nsigned or unsigned, extended (with infinity) or finite; "
+            f"And {len(family)} formats of the IEEE P3109 family, binary{{K}}p{{P}}{{s|u}}{{e|f}}: K {widths[0]} to "
+            f"{widths[-1]} bits, precision P, signed or unsigned, extended (with infinity) or finite; "
             "`fpemu formats --all` lists them, `fpemu formats binary8p3se` shows one."
         )
 
@@ -57,7 +58,11 @@ def _row(format: FloatFormat) -> tuple[str, ...]:
     def rounded(code: int) -> str:
         return _rounded(exact(code, format))
 
-    nans = format.high_nans * (1 + format.signed) + (format.signed and not format.negative_zero)
+    specials = {
+        "inf": format.infinities,
+        "NaN": format.has_nan,
+        "-0": format.signed and format.negative_zero and format.has_zero,
+    }
     return (
         format.name,
         _aliases(format)[0] if _aliases(format) else "",
@@ -66,9 +71,7 @@ def _row(format: FloatFormat) -> tuple[str, ...]:
         rounded(format.max_code),
         rounded(format.smallest_normal_code),
         rounded(format.smallest_code),
-        "yes" if format.infinities else "no",
-        str(int(nans)) if nans else "no",
-        "yes" if format.signed and format.negative_zero and format.has_zero else "no",
+        " ".join(name for name, has in specials.items() if has),
     )
 
 
@@ -79,13 +82,14 @@ def exact(code: int, format: FloatFormat) -> Fraction:
 
 
 def _rounded(x: Fraction) -> str:
-    """Four digits, or a power of two where float64 ends."""
+    """Three digits, all digits of a large integer, or a power of two where float64 ends."""
     from fpemu.reference import floor_log2
 
     exponent = floor_log2(x) if x else 0
     if not -1022 <= exponent <= 1023:
-        return f"2^{exponent}" if x == Fraction(2) ** exponent else f"{float(x / Fraction(2) ** exponent):.4g} * 2^{exponent}"
-    return f"{float(x):.4g}" if exponent < -1 or exponent > 16 else f"{float(x):g}"
+        significand = float(x / Fraction(2) ** exponent)
+        return f"2^{exponent}" if significand == 1 else f"{significand:.3g} * 2^{exponent}"
+    return f"{float(x):.0f}" if 6 < exponent < 17 else f"{float(x):.3g}"
 
 
 # ---- one format -----------------------------------------------------------------------------------------------------
@@ -149,13 +153,15 @@ def _show_one(format: FloatFormat) -> None:
     out.print(f"  value      {_formula(format)}")
     spacing = f"spacing from 1 to 2 is 2^-{format.trailing_bits}" if format.trailing_bits else "powers of two only"
     out.print(f"  precision  {format.precision} significant bit{'s' * (format.precision > 1)}; {spacing}")
-    out.print(f"  range      binades 2^{lowest} to 2^{format.emax}, {format.emax - lowest + 1} of them; normal from 2^{format.emin}")
+    binades = f"{format.emax - lowest + 1} binades, 2^{lowest} to 2^{format.emax}"
+    out.print(f"  range      {binades}; normal from 2^{format.emin}")
     out.print(f"  specials   {_specials(format)}")
     table = plain_table("landmark", "code", "bits", "value", "", left=3)
     for mark in facts["landmarks"]:
         magnitude = mark["code"] & format.magnitude_mask
         finite = magnitude <= format.max_code and "NaN" not in mark["what"]
-        table.add_row(mark["what"], mark["hex"], mark["bits"], mark["value"], _as_power(mark["code"], format) if finite else "")
+        power = _as_power(mark["code"], format) if finite else ""
+        table.add_row(mark["what"], mark["hex"], mark["bits"], mark["value"], power)
     out.print(table)
 
 

@@ -23,14 +23,17 @@ MOST_PANELS = 40  # of one PNG
 
 
 @click.command(
-    epilog="Exit codes: 0 every file was read (arrays that are not numbers are skipped, and named); 1 a file or an array "
-    "could not be read, or nothing was found to inspect; 2 wrong usage; 130 interrupted. OUT files are written whole or not at all."
+    epilog="Exit codes: 0 every file was read (arrays that hold no floats are named and skipped); 1 a file or an "
+    "array could not be read, or nothing was found to inspect; 2 wrong usage; 130 interrupted. Pages and pictures are "
+    "written whole or not at all."
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--formats", type=FormatNames(), default="fp16,bf16,e4m3,e5m2", show_default=True, help="Formats to cast to."
 )
-@click.option("--scale", type=float, default=1.0, show_default=True, help="Multiply by this first, as a loss scale does.")
+@click.option(
+    "--scale", type=float, default=1.0, show_default=True, help="Multiply by this first, as a loss scale does."
+)
 @click.option(
     "--rounding", type=click.Choice([rounding.value for rounding in Rounding]), default=Rounding.NEAREST_EVEN.value,
     show_default=True,
@@ -152,37 +155,35 @@ def _stats(tensor: Tensor, casts: Sequence[Cast], scale: float, advance: Any) ->
 def _piece_stats(
     piece: Any, format: FloatFormat | None, casts: Sequence[Cast], scale: float, offset: int
 ) -> TensorStats:
-    from fpemu.arrays import _codes_of
+    from fpemu.arrays import codes_of
     from fpemu.stats import tensor_stats
     from fpemu.targets.host_stats import collect
 
     if format is None:
         return tensor_stats(piece, casts, scale, offset=offset)
-    codes, source = _codes_of(piece, format)
+    codes, source = codes_of(piece, format)
     return collect(codes, source, tuple(casts), scale, 0, offset)
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
 def _print_tables(found: Sequence[Inspected], how: str) -> None:
-    from fpemu.cli.losses import NOTE, band_text, best_text, common_bands, headline, table
-    from fpemu.plots import short_name
+    from fpemu.cli.losses import NOTE, common_table, headline, table
 
     out = console()
-    for one in found:
-        headings, rows = table(one.stats)
+
+    def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         shown = plain_table(*headings)
         for row in rows:
             shown.add_row(*row)
+        out.print(shown)
+
+    for one in found:
         out.print(one.title)
         out.print(headline(one))
-        out.print(shown)
+        show(*table(one.stats))
     if len(found) > 1:
-        bands = common_bands(found)
-        shown = plain_table("", *map(short_name, bands))
-        shown.add_row("loss scales that serve", *map(band_text, bands.values()))
-        shown.add_row("  best", *map(best_text, bands.values()))
         out.print(f"All {len(found)} tensors")
-        out.print(shown)
+        show(*common_table(found))
     if found:
         out.print(f"{how[0].upper()}{how[1:]}. {NOTE}")
 
@@ -222,7 +223,5 @@ def _write_pictures(
             formats = [part.cast.format for part in found[0].stats.formats]
             save_figure(exponent_histograms({one.title: one.stats for one in found[:MOST_PANELS]}, formats), png)
             click.echo(f"wrote {png}", err=True)
-    except ImportError as error:
-        raise click.ClickException(f"pictures need matplotlib: pip install 'fpemu[plots]' ({error})") from None
     except OSError as error:
         raise click.ClickException(f"{error.filename or html or png}: {_one_line(error)}") from None

@@ -91,6 +91,13 @@ def table(stats: TensorStats) -> tuple[list[str], list[list[str]]]:
     return ["", *(short_name(loss.format) for loss in losses)], rows
 
 
+def common_table(found: Sequence[Inspected]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the loss scales that serve all tensors."""
+    bands = common_bands(found)
+    rows = [["loss scales that serve", *map(band_text, bands.values())], ["  best", *map(best_text, bands.values())]]
+    return ["", *map(short_name, bands)], rows
+
+
 def _codes_used(loss: CastLoss) -> str:
     if loss.codes_used is None:
         return "-"
@@ -141,8 +148,8 @@ def best_text(band: Band | None) -> str:
 
 NOTE = (
     "Shares are of the non-zeros and of the energy (sum of squares). Loss scales that serve lose at most "
-    f"{100 * ENERGY_LOST:g} % of the energy to zero and overflow nowhere, rounding to nearest even; they apply to the tensor "
-    "as stored. The best is the farthest from both ends."
+    f"{100 * ENERGY_LOST:g} % of the energy to zero and overflow nowhere, rounding to nearest even; they apply to the "
+    "tensor as stored. The best is the farthest from both ends."
 )
 
 

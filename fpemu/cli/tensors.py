@@ -158,7 +158,8 @@ def _kept(name: str, header: Header, raw: FloatFormat | None, own: FloatFormat |
         codes = "if they are codes" if dtype.kind in "iu" else "if that is what NumPy forgot, or another format"
         fit = {1: "e4m3", 2: "bfloat16", 4: "float32"}.get(width)
         if raw is not None:
-            return Skipped(name, f"{what} ({dtype}), which are no codes of {raw.name}: those take {raw.code_dtype.itemsize} bytes")
+            size = raw.code_dtype.itemsize
+            return Skipped(name, f"{what} ({dtype}), which are no codes of {raw.name}: those take {size} bytes each")
         return Skipped(name, f"{what} ({dtype})" + (f"; --as {fit} {codes}" if fit else ""))
     if dtype.names is not None:
         return Skipped(name, "a structured array: save its fields one by one")

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # generic only from click 8.4 on
+
 PIPE_WIDTH = 120  # columns where the output is no terminal
 
 
-class FormatName(click.ParamType):
+class FormatName(ParamType):
     """A format by name or alias."""
 
     name = "format"
@@ -30,7 +34,7 @@ class FormatName(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class FormatNames(click.ParamType):
+class FormatNames(ParamType):
     """Formats by name or alias, separated by commas."""
 
     name = "format,format,..."
@@ -56,14 +60,14 @@ def console() -> Console:
     return out if out.is_terminal else Console(highlight=False, emoji=False, markup=False, width=PIPE_WIDTH)
 
 
-def plain_table(*headings: str, left: int = 1, no_wrap: bool = False) -> Table:
-    """A table whose first ``left`` columns are text and the others numbers."""
+def plain_table(*headings: str, left: int = 1, gap: int = 3) -> Table:
+    """A table whose first ``left`` columns are text and the others numbers, ``gap`` spaces apart."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False)
     for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i < left else "right", overflow="fold", no_wrap=no_wrap)
+        table.add_column(heading, justify="left" if i < left else "right", overflow="fold")
     return table
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 
 from fpemu.kernels.jit import kernel
-
 from fpemu.kernels.shift import left, right
 from fpemu.kernels.spec import (
     DOWN,

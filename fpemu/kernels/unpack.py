@@ -14,15 +14,16 @@ def unpack(bits, spec, plan):
     """
     U = type(bits)
     one = U(1)
-    trailing = U(plan.source_trailing)
-    sign = U(plan.source_sign)
-    negative = right(bits, sign, plan.source_sign)
-    magnitude = U(bits & U(left(one, sign, plan.source_sign) - one))
+    trailing, last = U(plan.source_trailing), plan.source_sign
+    negative = right(bits, U(last), last)
+    magnitude = U(bits & U(left(one, U(last), last) - one))
     magnitude = U(0) if magnitude < spec.input_floor else magnitude
 
-    exponent = right(magnitude, trailing, plan.source_sign)
+    exponent = right(magnitude, trailing, last)
     hidden = U(exponent > U(0))
-    significand = U(U(magnitude & U(left(one, trailing, plan.source_sign) - one)) | left(hidden, trailing, plan.source_sign))
+    significand = U(
+        U(magnitude & U(left(one, trailing, plan.source_sign) - one)) | left(hidden, trailing, plan.source_sign)
+    )
     exponent = U(max(exponent, one) + spec.lift)
 
     if plan.wide:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
 
 Driver = Callable[..., Any]
 
-_TYPES = {
+TYPES = {
     np.dtype(np.uint8): types.uint8,
     np.dtype(np.uint16): types.uint16,
     np.dtype(np.uint32): types.uint32,
@@ -45,16 +45,16 @@ def _source_digest() -> int:
 SOURCE_DIGEST = _source_digest()
 
 
-def _read(dtype: Any) -> Any:
-    return types.Array(_TYPES[np.dtype(dtype)], 1, "C", readonly=True)
+def read_only(dtype: Any) -> Any:
+    return types.Array(TYPES[np.dtype(dtype)], 1, "C", readonly=True)
 
 
-def _write(dtype: Any) -> Any:
-    return types.Array(_TYPES[np.dtype(dtype)], 1, "C")
+def writable(dtype: Any) -> Any:
+    return types.Array(TYPES[np.dtype(dtype)], 1, "C")
 
 
-def _compiled(function: Callable[..., Any], *signature: Any, returns: Any = types.void) -> Driver:
-    if config.DISABLE_JIT:
+def compiled(function: Callable[..., Any], *signature: Any, returns: Any = types.void) -> Driver:
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
         # NumPy scalars warn where they wrap around; the kernels mean it.
         return np.errstate(over="ignore")(function)
     return njit(returns(*signature), cache=True, nogil=True)(function)  # type: ignore[no-any-return]
@@ -75,14 +75,14 @@ def thaw_decode(a):
     return DecodeSpec(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12])
 
 
-def _frozen(spec: Any, lane: Lane) -> Any:
+def frozen_spec(spec: Any, lane: Lane) -> Any:
     return None if spec is None else type(spec)(*(lane.code(field) for field in spec))
 
 
-@lru_cache(maxsize=None)
+@cache
 def encode_driver(plan: Plan, lane: Lane, code_dtype: np.dtype[Any], frozen: EncodeSpec | None = None) -> Driver:
     """``driver(bits, codes, spec, key, first)``: encode, element i with random word ``first + i`` of ``key``."""
-    digest, spec_constant, stochastic = SOURCE_DIGEST, _frozen(frozen, lane), plan.rounding == STOCHASTIC
+    digest, spec_constant, stochastic = SOURCE_DIGEST, frozen_spec(frozen, lane), plan.rounding == STOCHASTIC
     plan = Plan(*plan)
 
     def run_time(bits, codes, spec, key, first):
@@ -98,16 +98,16 @@ def encode_driver(plan: Plan, lane: Lane, code_dtype: np.dtype[Any], frozen: Enc
             word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
             codes[i] = encode(bits[i], word, spec_constant, plan)
 
-    arguments = (_read(lane.code), _write(code_dtype), _read(lane.code), types.uint64, types.uint64)
-    return _compiled(run_time if frozen is None else constant, *arguments)
+    arguments = (read_only(lane.code), writable(code_dtype), read_only(lane.code), types.uint64, types.uint64)
+    return compiled(run_time if frozen is None else constant, *arguments)
 
 
-@lru_cache(maxsize=None)
+@cache
 def quantize_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | None = None) -> Driver:
     """``driver(bits, out, encode_spec, decode_spec, key, first)``: decode(encode(x)), bits to bits of one lane."""
     digest, stochastic = SOURCE_DIGEST, plan.rounding == STOCHASTIC
     last = lane.bits - 1
-    to_constant, from_constant = (None, None) if frozen is None else (_frozen(spec, lane) for spec in frozen)
+    to_constant, from_constant = (None, None) if frozen is None else (frozen_spec(spec, lane) for spec in frozen)
     plan = Plan(*plan)
 
     def run_time(bits, out, to_spec, from_spec, key, first):
@@ -123,15 +123,15 @@ def quantize_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec
             word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
             out[i] = decode(encode(bits[i], word, to_constant, plan), from_constant, last)
 
-    spec = _read(lane.code)
-    arguments = (_read(lane.code), _write(lane.code), spec, spec, types.uint64, types.uint64)
-    return _compiled(run_time if frozen is None else constant, *arguments)
+    spec = read_only(lane.code)
+    arguments = (read_only(lane.code), writable(lane.code), spec, spec, types.uint64, types.uint64)
+    return compiled(run_time if frozen is None else constant, *arguments)
 
 
-@lru_cache(maxsize=None)
+@cache
 def decode_driver(lane: Lane, code_dtype: np.dtype[Any], frozen: DecodeSpec | None = None) -> Driver:
     """``driver(codes, bits, spec)``: decode."""
-    digest, spec_constant, last = SOURCE_DIGEST, _frozen(frozen, lane), lane.bits - 1
+    digest, spec_constant, last = SOURCE_DIGEST, frozen_spec(frozen, lane), lane.bits - 1
 
     def run_time(codes, bits, spec):
         digest  # noqa: B018
@@ -144,11 +144,11 @@ def decode_driver(lane: Lane, code_dtype: np.dtype[Any], frozen: DecodeSpec | No
         for i in range(codes.size):
             bits[i] = decode(codes[i], spec_constant, last)
 
-    arguments = (_read(code_dtype), _write(lane.code), _read(lane.code))
-    return _compiled(run_time if frozen is None else constant, *arguments)
+    arguments = (read_only(code_dtype), writable(lane.code), read_only(lane.code))
+    return compiled(run_time if frozen is None else constant, *arguments)
 
 
-@lru_cache(maxsize=None)
+@cache
 def largest_magnitude_driver(lane: Lane) -> Callable[..., int]:
     """``driver(bits)``: the largest magnitude bits, 0 for none; above those of infinity there is a NaN."""
     digest, U, mask = SOURCE_DIGEST, lane.code, lane.code((1 << (lane.bits - 1)) - 1)
@@ -160,4 +160,4 @@ def largest_magnitude_driver(lane: Lane) -> Callable[..., int]:
             largest = max(largest, U(bits[i] & mask))
         return largest
 
-    return _compiled(loop, _read(U), returns=_TYPES[np.dtype(U)])
+    return compiled(loop, read_only(U), returns=TYPES[np.dtype(U)])

@@ -6,8 +6,7 @@ the same numbers in the same order on every machine, and independent of each oth
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
+from functools import cache
 
 import numpy as np
 from numba import types
@@ -17,7 +16,7 @@ from fpemu.kernels.encode import round_magnitude
 from fpemu.kernels.pack import pack
 from fpemu.kernels.random import random_word
 from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
-from fpemu.targets.cpu import SOURCE_DIGEST, Driver, _compiled, _frozen, _read, thaw_decode, thaw_encode
+from fpemu.targets.cpu import SOURCE_DIGEST, Driver, compiled, frozen_spec, read_only, thaw_decode, thaw_encode
 
 BLOCK = 1 << 15  # elements of a block
 COLUMNS = 256
@@ -27,7 +26,7 @@ SUMS = ("signal", "product", "result", "noise", "error", "new_zero", "new_subnor
 COUNTS = ("new_zero", "new_subnormal", "saturated", "nonfinite_out")
 
 
-@lru_cache(maxsize=None)
+@cache
 def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | None = None) -> Driver:
     """``driver(bits, encode_spec, decode_spec, smallest_normal, key, first, results, kinds, codes)``.
 
@@ -36,7 +35,7 @@ def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | 
     source is not *newly* subnormal, a NaN or infinity is of no kind.
     """
     digest, stochastic, last = SOURCE_DIGEST, plan.rounding == STOCHASTIC, lane.bits - 1
-    to_constant, from_constant = (None, None) if frozen is None else (_frozen(spec, lane) for spec in frozen)
+    to_constant, from_constant = (None, None) if frozen is None else (frozen_spec(spec, lane) for spec in frozen)
     plan, U, is_frozen = Plan(*plan), lane.code, frozen is not None
 
     def loop(bits, to_spec, from_spec, limits, key, first, results, kinds, codes):
@@ -70,11 +69,11 @@ def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | 
 
     bytes_out = types.Array(types.uint8, 1, "C")
     words = types.Array(types.uint32 if lane.bits == 32 else types.uint64, 1, "C")
-    read = _read(lane.code)
-    return _compiled(loop, read, read, read, read, types.uint64, types.uint64, words, bytes_out, bytes_out)
+    read = read_only(lane.code)
+    return compiled(loop, read, read, read, read, types.uint64, types.uint64, words, bytes_out, bytes_out)
 
 
-@lru_cache(maxsize=None)
+@cache
 def moments_driver(lane: Lane) -> Driver:
     """``driver(x, results, kinds, factor, partial, counts)``: add a block to the partial sums and to the COUNTS.
 
@@ -132,10 +131,10 @@ def moments_driver(lane: Lane) -> Driver:
     value = types.Array(types.float32 if lane.bits == 32 else types.float64, 1, "C", readonly=True)
     kinds_in = types.Array(types.uint8, 1, "C", readonly=True)
     f8, i8 = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
-    return _compiled(loop, value, value, kinds_in, types.Array(types.float64, 1, "C", readonly=True), f8, i8)
+    return compiled(loop, value, value, kinds_in, types.Array(types.float64, 1, "C", readonly=True), f8, i8)
 
 
-@lru_cache(maxsize=None)
+@cache
 def used_driver() -> Driver:
     """``driver(codes, used)``: mark the bytes that occur in a table of 256."""
     digest = SOURCE_DIGEST
@@ -145,10 +144,10 @@ def used_driver() -> Driver:
         for i in range(codes.size):
             used[codes[i]] = 1
 
-    return _compiled(loop, _read(np.uint8), types.Array(types.uint8, 1, "C"))
+    return compiled(loop, read_only(np.uint8), types.Array(types.uint8, 1, "C"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def histogram_driver(lane: Lane) -> Driver:
     """``driver(bits, factor, counts, powers, energies)``: a block's histogram over the binades of the lane.
 
@@ -202,6 +201,4 @@ def histogram_driver(lane: Lane) -> Driver:
 
     value = types.Array(types.float32 if F is np.float32 else types.float64, 1, "C", readonly=True)
     f8, i8 = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
-    return _compiled(
-        loop, _read(U), value, types.Array(types.float64, 1, "C", readonly=True), i8, i8, f8
-    )
+    return compiled(loop, read_only(U), value, types.Array(types.float64, 1, "C", readonly=True), i8, i8, f8)

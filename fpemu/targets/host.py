@@ -17,7 +17,6 @@ from fpemu.kernels.random import seed_key
 from fpemu.kernels.spec import (
     LANE32,
     LANE64,
-    EncodeSpec,
     Lane,
     as_array,
     decode_spec,
@@ -69,7 +68,7 @@ def _encode_step(cast: Cast, lane: Lane, source_emin: int, freeze: bool) -> Step
     return Step(encode, dtype)
 
 
-def _decode_step(source: FloatFormat, lane: Lane, freeze: bool) -> Step:
+def decode_step(source: FloatFormat, lane: Lane, freeze: bool) -> Step:
     if not decodes_in(source, lane):
         return _exact_step(source, lane)
     spec = decode_spec(source, lane)
@@ -142,8 +141,8 @@ def encode_steps(source: Source, cast: Cast, freeze: bool) -> tuple[Step, ...]:
         return (_encode_step(cast, LANE64, LANE64.emin, freeze),)
     if fits_lane(cast, LANE32) and (source == FLOAT32 or decodes_in(source, LANE32)):
         encode = _encode_step(cast, LANE32, source.emin, freeze)
-        return (encode,) if source == FLOAT32 else (_decode_step(source, LANE32, freeze), encode)
-    return (_decode_step(source, LANE64, freeze), _encode_step(cast, LANE64, source.emin, freeze))
+        return (encode,) if source == FLOAT32 else (decode_step(source, LANE32, freeze), encode)
+    return (decode_step(source, LANE64, freeze), _encode_step(cast, LANE64, source.emin, freeze))
 
 
 @lru_cache(maxsize=4096)
@@ -151,7 +150,7 @@ def decode_steps(source: FloatFormat, dtype: np.dtype[Any], freeze: bool) -> tup
     """From codes of ``source`` to the bits of a NumPy dtype that holds its values."""
     if dtype == np.float16:
         return encode_steps(source, Cast(FLOAT16), freeze)
-    return (_decode_step(source, LANE32 if dtype == np.float32 else LANE64, freeze),)
+    return (decode_step(source, LANE32 if dtype == np.float32 else LANE64, freeze),)
 
 
 @lru_cache(maxsize=4096)
@@ -162,6 +161,12 @@ def quantize_steps(source: Source, cast: Cast, dtype: np.dtype[Any], freeze: boo
     if same and lane is not None and cast.via is None and fits_lane(cast, lane) and decodes_in(cast.format, lane):
         return (_quantize_step(cast, lane, freeze),)
     return encode_steps(source, cast, freeze) + decode_steps(cast.format, dtype, freeze)
+
+
+@lru_cache(maxsize=256)
+def seed_word(seed: int) -> np.uint64:
+    """The key of a seed as the drivers take it."""
+    return np.uint64(seed_key(seed))
 
 
 # ---- walking --------------------------------------------------------------------------------------------------------
@@ -182,7 +187,7 @@ def _run_chain(steps: tuple[Step, ...], x: Bits, out: Bits, key: np.uint64, firs
 
 def convert(steps: tuple[Step, ...], x: Bits, out: Bits, seed: int, offset: int) -> None:
     """Run a chain over arrays of bits of equal shape; element i (in C order) has random word ``offset + i``."""
-    key = np.uint64(seed_key(seed))
+    key = seed_word(seed)
     if x.flags.c_contiguous and out.flags.c_contiguous and x.dtype.isnative and x.flags.aligned and out.flags.aligned:
         flat_x, flat_out = x.reshape(-1), out.reshape(-1)
         if flat_x.size < CHUNK:
@@ -200,7 +205,7 @@ def convert(steps: tuple[Step, ...], x: Bits, out: Bits, seed: int, offset: int)
 
 def _pieces(x: Bits, out: Bits) -> Any:
     """Strided or byte-swapped arrays as contiguous native pieces of bounded size, in C order: (start, x, out)."""
-    walk = np.nditer(
+    walk = np.nditer(  # type: ignore[call-overload]
         [x, out],
         flags=["external_loop", "buffered", "zerosize_ok", "copy_if_overlap"],
         op_flags=[["readonly", "nbo", "aligned", "contig"], ["writeonly", "nbo", "aligned", "contig"]],
@@ -220,20 +225,20 @@ def _pieces(x: Bits, out: Bits) -> Any:
 def first_nan(x: Bits, source: Source) -> int | None:
     """The C-order index of the first NaN, or None."""
     start = 0
-    for piece in _read_pieces(x):
+    for piece in read_pieces(x):
         if _piece_has_nan(piece, source):
             return start + int(np.argmax(_nan_mask(piece, source)))
         start += piece.size
     return None
 
 
-def _read_pieces(x: Bits) -> Any:
+def read_pieces(x: Bits) -> Any:
     if x.flags.c_contiguous and x.dtype.isnative and x.flags.aligned:
         flat = x.reshape(-1)
         for start in range(0, flat.size, 1 << 20):
             yield flat[start : start + (1 << 20)]
         return
-    walk = np.nditer(
+    walk = np.nditer(  # type: ignore[call-overload]
         x,
         flags=["external_loop", "buffered", "zerosize_ok"],
         op_flags=[["readonly", "nbo", "aligned", "contig"]],
@@ -261,6 +266,3 @@ def _nan_mask(piece: Bits, source: Source) -> np.ndarray[Any, np.dtype[np.bool_]
     if source.signed and not source.negative_zero:
         mask |= piece == source.sign_mask
     return np.asarray(mask)
-
-
-__all__ = ["SOURCES", "EncodeSpec", "convert", "decode_steps", "encode_steps", "first_nan", "quantize_steps"]

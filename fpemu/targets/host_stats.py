@@ -12,12 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpemu.histogram import ExponentHistogram
-from fpemu.kernels.random import seed_key
-from fpemu.kernels.spec import LANE32, LANE64, Lane, as_array, decode_spec, decodes_in, encode_plan, encode_spec, fits_lane
+from fpemu.kernels.spec import (
+    LANE32,
+    LANE64,
+    Lane,
+    as_array,
+    decode_spec,
+    decodes_in,
+    encode_plan,
+    encode_spec,
+    fits_lane,
+)
 from fpemu.policies import Cast
 from fpemu.stats import FormatStats, Pair, Sums, TensorStats
 from fpemu.targets import cpu, cpu_stats
-from fpemu.targets.host import FREEZE_FROM, Bits, Source, _decode_step, _read_pieces
+from fpemu.targets.host import FREEZE_FROM, Bits, Source, decode_step, read_pieces, seed_word
 from fpemu.targets.threads import map_parts
 
 SEGMENT = 8 * cpu_stats.BLOCK  # what one thread takes at a time
@@ -52,7 +61,7 @@ def collect(bits: Bits, source: Source, casts: tuple[Cast, ...], scale: float, s
     shift = exponent - 1 if mantissa == 0.5 else None  # of a power of two
     freeze = bits.size >= FREEZE_FROM and scale == 1.0
     passes = [_cast_pass(cast, source, shift, freeze) for cast in casts]
-    key = np.uint64(seed_key(seed))
+    key = seed_word(seed)
 
     def segment(start: int, piece: Bits) -> Partial:
         return _segment(piece, source, passes, scale if shift is None else 1.0, key, offset + start)
@@ -69,7 +78,7 @@ def collect(bits: Bits, source: Source, casts: tuple[Cast, ...], scale: float, s
 def _segments_of(bits: Bits) -> Iterator[tuple[int, Bits]]:
     """Contiguous copies of a strided array, cut at the same places as a contiguous one."""
     start, held, size = 0, [], 0
-    for piece in _read_pieces(bits):
+    for piece in read_pieces(bits):
         while piece.size:
             take = min(piece.size, SEGMENT - size)
             held.append(piece[:take].copy())
@@ -94,8 +103,10 @@ def _cast_pass(cast: Cast, source: Source, shift: int | None, freeze: bool) -> C
     to = encode_spec(cast, lane, source_emin - (shift or 0))
     back = decode_spec(cast.format, lane)
     driver = cpu_stats.cast_driver(encode_plan(cast, lane), lane, (to, back) if freeze else None)
-    smallest = lane.code((source_emin + lane.bias) << lane.trailing_bits) if source_emin > lane.emin else lane.code(
-        1 << lane.trailing_bits
+    smallest = (
+        lane.code((source_emin + lane.bias) << lane.trailing_bits)
+        if source_emin > lane.emin
+        else lane.code(1 << lane.trailing_bits)
     )
     limits = np.array([cast.format.smallest_normal_code, smallest], lane.code)
     return CastPass(asked, lane, driver, as_array(to, lane), as_array(back, lane), limits)
@@ -150,7 +161,7 @@ def _in_lane(piece: Bits, source: Source, lane: Lane) -> Bits:
     if piece.dtype == lane.code and (source is LANE64 or source.name == "float32"):  # type: ignore[union-attr]
         return piece
     bits = np.empty(piece.size, lane.code)
-    _decode_step(source, lane, False).function(piece, bits, NOTHING, NOTHING)  # type: ignore[arg-type]
+    decode_step(source, lane, False).function(piece, bits, NOTHING, NOTHING)  # type: ignore[arg-type]
     return bits
 
 
