@@ -34,7 +34,7 @@ def formats(name: FloatFormat | None, everything: bool, as_json: bool) -> None:
     if as_json:
         print_json([detail(format) for format in listed])
         return
-    table = plain_table(*HEADINGS, left=2, gap=1)
+    table = plain_table(*HEADINGS, left=2)
     table.columns[-1].justify = "left"
     for format in listed:
         table.add_row(*_row(format))

@@ -20,6 +20,7 @@ else:
     ParamType = click.ParamType  # generic only from click 8.4 on
 
 PIPE_WIDTH = 120  # columns where the output is no terminal
+WIDE = 110  # columns from which a table need not be narrow
 
 
 class FormatName(ParamType):
@@ -60,11 +61,12 @@ def console() -> Console:
     return out if out.is_terminal else Console(highlight=False, emoji=False, markup=False, width=PIPE_WIDTH)
 
 
-def plain_table(*headings: str, left: int = 1, gap: int = 3) -> Table:
-    """A table whose first ``left`` columns are text and the others numbers, ``gap`` spaces apart."""
+def plain_table(*headings: str, left: int = 1) -> Table:
+    """A table whose first ``left`` columns are text and the others numbers; closer together in a narrow terminal."""
     from rich import box
     from rich.table import Table
 
+    gap = 3 if console().width >= WIDE else 0
     table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False)
     for i, heading in enumerate(headings):
         table.add_column(heading, justify="left" if i < left else "right", overflow="fold")

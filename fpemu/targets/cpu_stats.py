@@ -16,10 +16,20 @@ from fpemu.kernels.encode import round_magnitude
 from fpemu.kernels.pack import pack
 from fpemu.kernels.random import random_word
 from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
-from fpemu.targets.cpu import SOURCE_DIGEST, Driver, compiled, frozen_spec, read_only, thaw_decode, thaw_encode
+from fpemu.targets.cpu import (
+    SOURCE_DIGEST,
+    Driver,
+    compiled,
+    frozen_spec,
+    read_only,
+    thaw_decode,
+    thaw_encode,
+    writable,
+)
 
 BLOCK = 1 << 15  # elements of a block
 COLUMNS = 256
+TABLES = 4  # of a histogram, a power of two
 
 # Columns of the float sums and of the counts of one format.
 SUMS = ("signal", "product", "result", "noise", "error", "new_zero", "new_subnormal", "saturated", "nonfinite_out")
@@ -149,56 +159,67 @@ def used_driver() -> Driver:
 
 @cache
 def histogram_driver(lane: Lane) -> Driver:
-    """``driver(bits, factor, counts, powers, energies)``: a block's histogram over the binades of the lane.
+    """``driver(bits, values, factor, counts, powers, energies, largest)``: add to the histogram over a lane's binades.
 
-    Bin b of ``2**lane.exponent_bits + trailing`` holds the values whose leading bit is worth 2**(b - bias - trailing);
-    subnormals have binades of their own.  The last two bins of ``counts`` are zeros and non-finite values.
-    ``powers``: exact powers of two; ``energies``: sums of squares after multiplication by factor[0] * factor[1].
+    Bin b holds the values whose leading bit is worth 2**(b + emin - trailing_bits) of the lane; subnormals have
+    binades of their own.  The last two bins of ``counts`` are zeros and non-finite values.  ``powers``: exact powers of
+    two; ``energies``: sums of squares after multiplication by factor[0] * factor[1]; ``largest[0]``: the largest finite
+    magnitude bits.
     """
-    digest, U, F = SOURCE_DIGEST, lane.code, lane.value
+    digest, U, scaled, tables = SOURCE_DIGEST, lane.code, lane.bits == 64, TABLES
     trailing, last, bins = lane.trailing_bits, lane.bits - 1, lane.bins
-    infinity, mask = U(lane.infinity), U((1 << lane.trailing_bits) - 1)
+    fields = lane.bins - lane.trailing_bits + 2
+    infinity, fraction = U(lane.infinity), U((1 << lane.trailing_bits) - 1)
 
-    def loop(bits, values, factor, counts, powers, energies):
+    def loop(bits, values, factor, counts, powers, energies, largest):
         digest  # noqa: B018
-        # Four tables in turn: additions to one bin would wait for each other.
-        tally = np.zeros((4, bins + 2), np.int64)
-        exact = np.zeros((4, bins), np.int64)
-        energy = np.zeros((4, bins))
+        # By exponent field first, in several tables in turn: additions to one entry would wait for each other.
+        tally = np.zeros((fields, tables), np.int64)
+        exact = np.zeros((fields, tables), np.int64)
+        energy = np.zeros((fields, tables))
         a, b = factor[0], factor[1]
+        top = U(0)
         for i in range(bits.size):
-            lane_index = i & 3
             magnitude = U(bits[i] & U(U(U(1) << U(last)) - U(1)))
-            field = np.int64(magnitude >> U(trailing))
-            fraction = U(magnitude & mask)
-            if magnitude == U(0):
-                tally[lane_index, bins] += 1
-                continue
-            if magnitude >= infinity:
-                tally[lane_index, bins + 1] += 1
-                continue
-            if field > 0:
-                k = field + trailing - 1
-                power = fraction == U(0)
-            else:
-                k = np.int64(0)
-                rest = fraction
-                while rest > U(1):
-                    rest = U(rest >> U(1))
-                    k += 1
-                power = U(fraction & U(fraction - U(1))) == U(0)
-            v = np.float64(values[i]) * a * b
-            tally[lane_index, k] += 1
-            exact[lane_index, k] += power
-            energy[lane_index, k] += v * v
-        for t in range(4):
-            for k in range(bins):
-                counts[k] += tally[t, k]
-                powers[k] += exact[t, k]
-                energies[k] += energy[t, k]
-            counts[bins] += tally[t, bins]
-            counts[bins + 1] += tally[t, bins + 1]
+            top = max(top, magnitude if magnitude < infinity else U(0))
+        largest[0] = max(largest[0], top)
+        for i in range(bits.size):
+            magnitude = U(bits[i] & U(U(U(1) << U(last)) - U(1)))
+            field = U(magnitude >> U(trailing))
+            v = np.float64(values[i])
+            if scaled:
+                v = v * a * b
+            table = i & (tables - 1)
+            tally[field, table] += 1
+            exact[field, table] += U(magnitude & fraction) == U(0)
+            energy[field, table] += v * v
+        for field in range(1, fields - 1):
+            for table in range(tables):
+                counts[field + trailing - 1] += tally[field, table]
+                powers[field + trailing - 1] += exact[field, table]
+                energies[field + trailing - 1] += energy[field, table]
+        counts[bins + 1] += tally[fields - 1].sum()
 
-    value = types.Array(types.float32 if F is np.float32 else types.float64, 1, "C", readonly=True)
+        # Zeros and subnormals share field 0; where there are more than zeros, tell them apart one by one.
+        zeros = exact[0].sum()
+        counts[bins] += zeros
+        if tally[0].sum() > zeros:
+            for i in range(bits.size):
+                rest = U(bits[i] & U(U(U(1) << U(last)) - U(1)))
+                if U(0) < rest and rest <= fraction:
+                    power = U(rest & U(rest - U(1))) == U(0)
+                    k = 0
+                    while rest > U(1):
+                        rest = U(rest >> U(1))
+                        k += 1
+                    v = np.float64(values[i])
+                    if scaled:
+                        v = v * a * b
+                    counts[k] += 1
+                    powers[k] += power
+                    energies[k] += v * v
+
+    value = types.Array(types.float32 if lane.bits == 32 else types.float64, 1, "C", readonly=True)
     f8, i8 = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
-    return compiled(loop, read_only(U), value, types.Array(types.float64, 1, "C", readonly=True), i8, i8, f8)
+    factors = types.Array(types.float64, 1, "C", readonly=True)
+    return compiled(loop, read_only(U), value, factors, i8, i8, f8, writable(U))

@@ -147,8 +147,9 @@ def _segment(
                 partial[row].reshape(-1), counts[row],
             )  # fmt: skip
             if one.cast.format.bits <= 8:
-                finite = (x & one.lane.code((1 << (one.lane.bits - 1)) - 1)) < one.lane.code(one.lane.infinity)
-                cpu_stats.used_driver()(code if finite.all() else code[finite], used[row])
+                if histogram.nonfinite:
+                    code = code[(x & one.lane.code((1 << (one.lane.bits - 1)) - 1)) < one.lane.code(one.lane.infinity)]
+                cpu_stats.used_driver()(code, used[row])
     sums = np.ascontiguousarray(partial[:, :-2]).sum(axis=2)
     # In units of x: the error of a product with a scale that is no power of two.
     sums[:, cpu_stats.SUMS.index("error")] /= factor
@@ -181,13 +182,11 @@ def _histogram(bits: Bits, lane: Lane) -> ExponentHistogram:
     """The exponent histogram of a segment."""
     unit = 0 if lane is LANE32 else _unit(bits)
     counts, powers = np.zeros(lane.bins + 2, np.int64), np.zeros(lane.bins, np.int64)
-    energies = np.zeros(lane.bins)
-    values = bits.view(lane.value)
-    cpu_stats.histogram_driver(lane)(bits, values, _factors(unit), counts, powers, energies)
+    energies, largest = np.zeros(lane.bins), np.zeros(1, lane.code)
+    cpu_stats.histogram_driver(lane)(bits, bits.view(lane.value), _factors(unit), counts, powers, energies, largest)
     filled = np.flatnonzero(counts[: lane.bins])
     low, high = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
-    magnitudes = np.abs(values)
-    amax = float(np.max(magnitudes, where=magnitudes < np.inf, initial=0.0))
+    amax = float(largest.view(lane.value)[0])
     return ExponentHistogram(
         np.arange(low, high, dtype=np.int64) + (lane.emin - lane.trailing_bits),
         counts[low:high].copy(), powers[low:high].copy(), energies[low:high].copy(),

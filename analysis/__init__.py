@@ -1,0 +1,1 @@
+"""The laboratory: experiments on low-precision floating point, run from a checkout with ``python -m analysis``."""

@@ -1,0 +1,330 @@
+"""Run one experiment: measure unit by unit, keep each, and when all are there write the result whole.
+
+    reports/.partial/<experiment>/<profile>-<seeds>/<unit>.npz    what is kept of an unfinished run
+    reports/<experiment>/                                         result.json, one CSV a table, one PNG a figure
+
+A unit is measured once for its key (experiment, profile, seeds, unit, fingerprint of sources and machine). A kept file
+that is damaged or has another key is measured again. The folder of a result is made aside and moved into place, so
+that there is always the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+
+from analysis import environment, fingerprint
+from analysis.experiment import Experiment, Profile, Unit, Verdict, short_name
+from analysis.results import RESULT, Result, ResultError
+from analysis.store import (
+    FILE_NAME,
+    Tables,
+    column_types,
+    digest,
+    from_csv,
+    load_unit,
+    save_unit,
+    tidy,
+    to_csv,
+    write_whole,
+)
+
+# What a result says about the run itself; everything else in it is made anew from the tables.
+RUN_FACTS = ("profile", "seeds", "units", "seconds", "started", "finished", "fingerprint", "environment")
+
+Watch = Callable[[int, int, str], None]  # (units done, units in all, what is being done now)
+
+
+class Interrupted(Exception):
+    """Ctrl-C: how much of which experiment is kept."""
+
+    def __init__(self, experiment: str, done: int, units: int) -> None:
+        super().__init__(f"{experiment}: {done} of {units} units are kept")
+        self.experiment, self.done, self.units = experiment, done, units
+
+
+class Failed(Exception):
+    """An experiment raised: one line that says where and what."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. ``measured``: units measured now, the others having been kept from before."""
+
+    experiment: str
+    verdict: Verdict
+    units: int
+    measured: int
+    seconds: float
+
+
+def silent(done: int, units: int, doing: str) -> None:
+    """A watch that tells nobody."""
+
+
+def unit_label(unit: Unit) -> str:
+    """``seed=0 format=e4m3``."""
+    return " ".join(f"{key}={value}" for key, value in unit.items()) or "all of it"
+
+
+def run(
+    experiment: Experiment, profile: Profile, reports: Path, *, fresh: bool = False, watch: Watch = silent
+) -> Outcome:
+    """Run an experiment to its end, reusing what is kept unless ``fresh``.
+
+    Raises Interrupted on Ctrl-C and Failed where the experiment raises; in both cases every unit done so far is kept.
+    """
+    job = _Job(experiment, profile, reports)
+    try:
+        return job.run(fresh, watch)
+    except KeyboardInterrupt:
+        raise Interrupted(job.name, job.done, job.total) from None
+    except Exception as error:
+        note = job.note_failure()
+        message = " ".join(str(error).split()) or "no message"
+        raise Failed(f"{job.name} failed ({job.doing}): {type(error).__name__}: {message} [traceback: {note}]") from error
+
+
+class _Job:
+    def __init__(self, experiment: Experiment, profile: Profile, reports: Path) -> None:
+        self.experiment, self.profile, self.reports = experiment, profile, reports
+        self.name = short_name(experiment)
+        self.partial = reports / ".partial" / self.name
+        self.units_folder = self.partial / f"{profile.name}-{profile.seeds}"
+        self.done, self.total, self.doing = 0, 0, "plan"
+
+    def run(self, fresh: bool, watch: Watch) -> Outcome:
+        recover(self.reports)
+        self.fingerprint = fingerprint.of(self.experiment)
+        units = self._plan()
+        self.total = len(units)
+        if fresh:
+            shutil.rmtree(self.units_folder, ignore_errors=True)
+        finished = None if fresh else self._finished(units)
+        if finished:
+            self.done = self.total
+            tables, measured = finished.tables(), 0
+            record = {key: finished.record[key] for key in RUN_FACTS}
+        else:
+            tables, record, measured = self._measure(units, watch)
+        self._tell(watch, "figures and verdict")
+        verdict = self._finish(tables, record)
+        self._tell(watch, "done")
+        return Outcome(self.name, verdict, self.total, measured, record["seconds"])
+
+    def _tell(self, watch: Watch, doing: str) -> None:
+        self.doing = doing
+        watch(self.done, self.total, doing)
+
+    def note_failure(self) -> str:
+        """Keep the traceback beside the units; returns where, relative to the reports."""
+        path = self.partial / "failure.txt"
+        _hide(self.reports)
+        write_whole(path, traceback.format_exc().encode())
+        return path.relative_to(self.reports.parent).as_posix()
+
+    # ---- measuring --------------------------------------------------------------------------------------------------
+    def _plan(self) -> list[Unit]:
+        units = self.experiment.plan(self.profile)
+        keys = [json.dumps(unit, sort_keys=True) for unit in units]
+        if not units:
+            raise ValueError("plan() returned no units")
+        if len(set(keys)) < len(keys):
+            raise ValueError("plan() returned the same unit twice")
+        return units
+
+    def _key(self, unit: Unit) -> dict[str, Any]:
+        return {
+            "experiment": self.name,
+            "profile": self.profile.name,
+            "seeds": self.profile.seeds,
+            "unit": unit,
+            "fingerprint": self.fingerprint,
+        }
+
+    def _measure(self, units: Sequence[Unit], watch: Watch) -> tuple[Tables, dict[str, Any], int]:
+        """All tables in plan order, the facts of the run, and how many units were measured now."""
+        parts: list[Tables] = []
+        facts: list[dict[str, Any]] = []
+        measured = 0
+        _hide(self.reports)
+        for unit in units:
+            self._tell(watch, unit_label(unit))
+            key = self._key(unit)
+            path = self.units_folder / f"{digest(json.dumps(key, sort_keys=True).encode())[:24]}.npz"
+            kept = load_unit(path, key)
+            if kept is None:
+                kept = self._measure_one(unit)
+                save_unit(path, key, *kept)
+                measured += 1
+            parts.append(kept[0])
+            facts.append(kept[1])
+            self.done += 1
+        record = {
+            "profile": self.profile.name,
+            "seeds": self.profile.seeds,
+            "units": [{"unit": unit, "seconds": fact["seconds"]} for unit, fact in zip(units, facts, strict=True)],
+            "seconds": round(sum(fact["seconds"] for fact in facts), 3),
+            "started": min(fact["started"] for fact in facts),
+            "finished": _now(),
+            "fingerprint": self.fingerprint,
+            "environment": environment.describe(),
+        }
+        return _join(parts), record, measured
+
+    def _measure_one(self, unit: Unit) -> tuple[Tables, dict[str, Any]]:
+        started, clock = _now(), time.perf_counter()
+        tables = self.experiment.measure(unit, self.profile)
+        seconds = round(time.perf_counter() - clock, 3)
+        return {name: tidy(name, table) for name, table in tables.items()}, {"seconds": seconds, "started": started}
+
+    # ---- finishing --------------------------------------------------------------------------------------------------
+    def _finished(self, units: Sequence[Unit]) -> Result | None:
+        """The result that is there, if it is of these very units, sources and machine, and undamaged."""
+        try:
+            result = Result.read(self.reports / self.name)
+        except ResultError:
+            return None
+        same = (
+            result.record["fingerprint"] == self.fingerprint
+            and result.record["profile"] == self.profile.name
+            and result.record["seeds"] == self.profile.seeds
+            and [entry["unit"] for entry in result.record["units"]] == list(units)
+        )
+        return result if same and not result.stale_tables() else None
+
+    def _finish(self, tables: Tables, facts: Mapping[str, Any]) -> Verdict:
+        files = {f"{name}.csv": to_csv(table) for name, table in tables.items()}
+        tables = {name: _read_back(name, table, files[f"{name}.csv"]) for name, table in tables.items()}
+        verdict = self.experiment.verdict(tables)
+        if not isinstance(verdict, Verdict):
+            raise TypeError(f"verdict() must return a Verdict, not {type(verdict).__name__}")
+        pictures, figures = _draw(self.experiment, tables)
+        files.update(pictures)
+        record = {
+            "experiment": self.name,
+            "title": self.experiment.TITLE,
+            "question": self.experiment.QUESTION,
+            "claims": [asdict(claim) for claim in self.experiment.CLAIMS],
+            "verdict": asdict(verdict),
+            **facts,
+            "tables": [
+                {
+                    "name": name,
+                    "file": f"{name}.csv",
+                    "rows": len(table),
+                    "columns": column_types(table),
+                    "sha256": digest(files[f"{name}.csv"]),
+                }
+                for name, table in tables.items()
+            ],
+            "figures": figures,
+        }
+        files[RESULT] = (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        self._publish(files)
+        return verdict
+
+    def _publish(self, files: Mapping[str, bytes]) -> None:
+        """Make the folder aside, then move it into place; then nothing partial is needed any more."""
+        made, replaced, place = self.partial / "finished", self.partial / "replaced", self.reports / self.name
+        _hide(self.reports)
+        shutil.rmtree(made, ignore_errors=True)
+        for name, content in files.items():
+            write_whole(made / name, content)
+        if place.exists():
+            os.replace(place, replaced)
+        os.replace(made, place)
+        shutil.rmtree(replaced, ignore_errors=True)
+        shutil.rmtree(self.units_folder, ignore_errors=True)
+        (self.partial / "failure.txt").unlink(missing_ok=True)
+        _remove_if_empty(self.partial)
+        if [path.name for path in self.partial.parent.iterdir()] == [".gitignore"]:
+            shutil.rmtree(self.partial.parent)
+
+
+def recover(reports: Path) -> None:
+    """Put back results that a kill caught between being moved out of the way and being replaced."""
+    for replaced in reports.glob(".partial/*/replaced"):
+        place = reports / replaced.parent.name
+        if place.exists():
+            shutil.rmtree(replaced)
+        else:
+            os.replace(replaced, place)
+
+
+def _hide(reports: Path) -> None:
+    """Partial files exist, and version control does not see them."""
+    note = reports / ".partial" / ".gitignore"
+    if not note.exists():
+        write_whole(note, b"*\n")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _join(parts: Sequence[Tables]) -> Tables:
+    """The tables of all units one below the other, in plan order."""
+    names = list(dict.fromkeys(name for part in parts for name in part))
+    joined: Tables = {}
+    for name in names:
+        pieces = [part[name] for part in parts if name in part]
+        columns = list(pieces[0].columns)
+        if any(list(piece.columns) != columns for piece in pieces):
+            raise ValueError(f"table {name} has different columns in different units")
+        joined[name] = tidy(name, pd.concat(pieces, ignore_index=True))
+    if not joined:
+        raise ValueError("measure() returned no tables")
+    return joined
+
+
+def _read_back(name: str, table: pd.DataFrame, content: bytes) -> pd.DataFrame:
+    """The table as its CSV gives it, which must be the table itself: figures are drawn from what is published."""
+    again = from_csv(content, column_types(table))
+    if not again.equals(table):
+        raise ValueError(f"table {name} does not survive its CSV")
+    return again
+
+
+def _draw(experiment: Experiment, tables: Tables) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+    """Files of the figures, and what the result says of each."""
+    matplotlib.use("agg")
+    from matplotlib import pyplot  # after the choice of backend
+
+    from analysis import figures
+
+    with figures.style(), warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*(layout not applied|missing from font)")  # a spoilt figure is an error
+        drawn = experiment.draw(tables)
+        if set(drawn) != set(experiment.CAPTIONS):
+            raise ValueError(f"figures {sorted(drawn)} and captions {sorted(experiment.CAPTIONS)} differ")
+        files, records = {}, []
+        for name, figure in drawn.items():
+            if not FILE_NAME.fullmatch(name):
+                raise ValueError(f"figure name {name!r} must be lower-case letters, digits and underscores")
+            try:
+                files[f"{name}.png"] = figures.png_bytes(figure)
+            except ValueError as error:
+                raise ValueError(f"figure {name}: {error}") from None
+            width, height = (round(100 * inches) for inches in figure.get_size_inches())
+            caption = experiment.CAPTIONS[name]
+            records.append({"name": name, "file": f"{name}.png", "caption": caption, "width": width, "height": height})
+        pyplot.close("all")
+    return files, records
