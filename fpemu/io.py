@@ -6,9 +6,13 @@ version of this layout and every fact of the format.  NumPy alone can read it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -28,8 +32,8 @@ from fpemu.formats import FORMATS, FloatFormat
 VERSION = 1
 CODES, FORMAT = "codes.npy", "format.npy"
 _IDENTITY_LIMIT = 1 << 16  # bytes; an identity takes a few hundred
-# What zipfile and NumPy raise for a damaged archive, besides OSError.
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+# What zipfile and NumPy raise for a damaged archive; OSError is among it, for offsets before the file's beginning.
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 
 
 def save(file: str | os.PathLike[str], codes: ArrayLike, format: FloatFormat | str | None = None) -> None:
@@ -96,7 +100,9 @@ def opened_archive(path: str) -> Iterator[zipfile.ZipFile]:
     """An .npz; ValueError with the path where it is none."""
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise ValueError(f"{path}: not an .npz archive, or cut short ({error})") from None
     with archive:
         yield archive
@@ -165,7 +171,12 @@ def read_header(stream: IO[bytes]) -> Header:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"version {version[0]}.{version[1]} of the .npy layout (structured arrays) is not read")
-    shape, fortran, dtype = readers[version](cast(BinaryIO, stream))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's, on heads that Python 2 wrote
+            shape, fortran, dtype = readers[version](cast(BinaryIO, stream))
+    except (SyntaxError, TypeError, tokenize.TokenError) as error:
+        raise ValueError(f"its head is damaged ({error})") from None
     return Header(shape, fortran, dtype, stream.tell())
 
 

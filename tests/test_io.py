@@ -171,10 +171,10 @@ def test_a_shape_that_lies_does_not_allocate(tmp_path: Path) -> None:
         for name in old.namelist():
             data = old.read(name)
             if name == "codes.npy":
-                data = data.replace(b"'shape': (8,), }         ", b"'shape': (10**15,), }"[:0] + b"'shape': (99999999999,), }")
-                data = data[:128] if len(data) < 128 else data
+                assert b"(8,), }" + b" " * 11 in data
+                data = data.replace(b"(8,), }" + b" " * 11, b"(999999999999,), }")
             new.writestr(name, data)
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="damaged: cut short: shape .* takes 999999999999 bytes, found 8"):
         load(tmp_path / "y")
 
 

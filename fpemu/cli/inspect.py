@@ -129,7 +129,7 @@ def _inspect_all(
                         failed = True
                         continue
                     found.append(Inspected(file, entry.name, entry.dtype, entry.shape, stats))
-            except (OSError, *DAMAGE) as error:
+            except DAMAGE as error:
                 problems.append(f"{file}: {_one_line(error)}".replace(f"{file}: {file}: ", f"{file}: "))
                 failed = True
     return found, problems, failed

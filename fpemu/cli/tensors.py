@@ -68,9 +68,7 @@ def data_bytes(path: str) -> int:
         with zipfile.ZipFile(path) as archive:
             return sum(member.file_size for member in archive.infolist())
     except DAMAGE:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
+        return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def _from_npy(path: str, raw: FloatFormat | None) -> Tensor | Skipped:

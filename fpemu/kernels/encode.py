@@ -29,6 +29,8 @@ def round_magnitude(bits, word, spec, plan):
     parity = U(U(base ^ spec.lowest) & spec.parity)
     tiny = exponent < spec.emin
     if plan.to_min:
+        # (In the lowest binade of all, only the hidden bit tells a subnormal of the lane.)
+        tiny = tiny or significand < left(U(1), U(plan.source_trailing), plan.source_sign)
         # The grid {0, smallest normal}: one step is the whole binade; exactly half counts as odd, so it goes up.
         shift = U(shift + spec.trailing) if tiny else shift
         parity = U(plan.rounding == NEAREST_EVEN) if tiny else parity
