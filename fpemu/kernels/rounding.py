@@ -13,6 +13,7 @@ from fpemu.kernels.spec import (
     TOWARD_ZERO,
     UP,
     VARIANT_A,
+    VARIANT_A_WORD,
     VARIANT_B,
 )
 
@@ -28,6 +29,8 @@ def round_shift(significand, shift, negative, parity, word, spec, plan):
     one = U(1)
     last = plan.source_sign
     if plan.rounding == STOCHASTIC:
+        if plan.variant == VARIANT_A_WORD:
+            return _round_with_word(significand, shift, U(word), last)
         if plan.variant == VARIANT_A:
             return _round_stochastic(significand, shift, word, U(spec.random_bits), last, plan)
         # Variants B and C look one bit further than the n they add, which for n = 32 is beyond a 32-bit lane.
@@ -92,6 +95,21 @@ def _round_stochastic(significand, shift, word, n, last, plan):
         carry = _carry_out(kept, step, last)
         kept = U(kept + step)
     return U(truncated + U(carry | _carry_out(kept, random, last)))
+
+
+@kernel
+def _round_with_word(significand, shift, word, last):
+    """Variant A with all 32 bits R of the word, the default: up where floor(v 2^32) + R >= 2^32.
+
+    Up to 31 discarded bits d, v 2^32 is the integer d 2^(32 - shift); dividing by that power of two, the fraction of
+    R / 2^(32 - shift) cannot decide between integers, and what is left is one addition to the discarded bits.
+    """
+    U = type(significand)
+    near = U(min(shift, U(31)))
+    close = right(U(significand + right(word, U(U(32) - near), last)), near, last)
+    fraction = right(significand, U(min(U(shift - U(32)), U(last))), last)
+    far = _carry_out(fraction, word, last) if last == 31 else right(U(fraction + word), U(32), last)
+    return close if shift < U(32) else far
 
 
 @kernel

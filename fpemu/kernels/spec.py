@@ -18,7 +18,7 @@ from fpemu.policies import Cast, Rounding, Stochastic, Subnormals
 ROUNDINGS = tuple(Rounding)
 NEAREST_EVEN, NEAREST_AWAY, TOWARD_ZERO, UP, DOWN, TO_ODD, STOCHASTIC = range(7)
 VARIANTS = tuple(Stochastic)
-VARIANT_A, VARIANT_B, VARIANT_C = range(3)
+VARIANT_A, VARIANT_B, VARIANT_C, VARIANT_A_WORD = range(4)  # the last: variant A with all 32 random bits
 
 
 class Lane(NamedTuple):
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
     """Code paths, frozen at compile time."""
 
     rounding: int  # index into ROUNDINGS
-    variant: int = VARIANT_A  # of stochastic rounding
+    variant: int = VARIANT_A  # of stochastic rounding; matters to no other
     wide: int = 0  # the target reaches below the lane's smallest normal: source subnormals are normalised
     zeroless: int = 0  # the target has no zero
     to_min: int = 0  # below the smallest normal, round on the grid {0, smallest normal}
@@ -107,11 +107,14 @@ class DecodeSpec(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def encode_plan(cast: Cast, lane: Lane) -> Plan:
-    """The code paths of a conversion from a lane; a stochastic variant does not matter to the other roundings."""
-    stochastic = cast.rounding is Rounding.STOCHASTIC
+    """The code paths of a conversion from a lane."""
+    variant = VARIANT_A
+    if cast.rounding is Rounding.STOCHASTIC:
+        variant = VARIANTS.index(cast.stochastic)
+        variant = VARIANT_A_WORD if variant == VARIANT_A and cast.random_bits == 32 else variant
     return Plan(
         rounding=ROUNDINGS.index(cast.rounding),
-        variant=VARIANTS.index(cast.stochastic) if stochastic else VARIANT_A,
+        variant=variant,
         wide=int(cast.format.emin + lane.bias < 1),
         zeroless=int(not cast.format.has_zero),
         to_min=int(cast.subnormals is Subnormals.ROUND_TO_MIN and cast.format.subnormals),
