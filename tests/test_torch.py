@@ -1,0 +1,67 @@
+"""Does PyTorch (CPU) cast as the policies say it does?  (``tox -e torch``; skipped where torch is not installed.)"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fpemu as fp
+
+torch = pytest.importorskip("torch", reason="torch is not installed: tox -e torch")
+
+# Format, torch dtype, and the overflow policy of torch 2.13 (E4M3 saturates since then, pytorch#178817).
+CASTS = [
+    ("float16", "float16", "ieee"),
+    ("bfloat16", "bfloat16", "ieee"),
+    ("float8_e4m3fn", "float8_e4m3fn", "saturate"),
+    ("float8_e5m2", "float8_e5m2", "ieee"),
+    ("float8_e4m3fnuz", "float8_e4m3fnuz", "ieee"),
+    ("float8_e5m2fnuz", "float8_e5m2fnuz", "ieee"),
+]
+LOW_HALVES = (0, 1, 0x0FFF, 0x1000, 0x1001, 0x7FFF, 0x8000, 0x8001, 0xFFFF)
+
+
+def structured_float32() -> np.ndarray:
+    """Every upper half of a float32 with the lower halves around the ties."""
+    high = np.arange(1 << 16, dtype=np.uint32) << 16
+    return (high[:, None] | np.array(LOW_HALVES, np.uint32)).reshape(-1).view(np.float32)
+
+
+def torch_codes(x: np.ndarray, dtype: str) -> np.ndarray:
+    """torch's codes of the values of ``x``."""
+    cast = torch.from_numpy(x).to(getattr(torch, dtype))
+    return cast.view(torch.uint8 if cast.element_size() == 1 else torch.int16).numpy().view(f"u{cast.element_size()}")
+
+
+def assert_same(ours: np.ndarray, theirs: np.ndarray, x: np.ndarray, format: str) -> None:
+    """Equal codes; NaNs by class, since libraries differ in their canonical one."""
+    both_nan = np.isnan(fp.decode(ours, format)) & np.isnan(fp.decode(theirs, format))
+    wrong = np.flatnonzero((ours != theirs) & ~both_nan)
+    first = wrong[:3]
+    assert not wrong.size, f"{wrong.size} of {x.size} differ, e.g. {x[first]}: {ours[first]} against {theirs[first]}"
+
+
+@pytest.mark.parametrize(("format", "dtype", "overflow"), CASTS)
+def test_float32_casts(format: str, dtype: str, overflow: str) -> None:
+    x = structured_float32()
+    assert_same(fp.encode(x, format, overflow=overflow), torch_codes(x, dtype), x, format)
+
+
+@pytest.mark.parametrize(("format", "dtype", "overflow"), CASTS)
+def test_float64_is_rounded_twice(format: str, dtype: str, overflow: str) -> None:
+    """torch narrows float64 through float32: our ``via`` says the same, and a single rounding does not."""
+    grid = fp.decode(np.arange(fp.FORMATS[format].max_code, dtype=fp.FORMATS[format].code_dtype), format)
+    values = grid.astype(np.float64)
+    middle = (values[:-1] + values[1:]) / 2
+    x = np.concatenate([np.nextafter(middle, np.inf), np.nextafter(middle, 0), middle])
+    theirs = torch_codes(x, dtype)
+    assert_same(fp.encode(x, format, overflow=overflow, via="float32"), theirs, x, format)
+    assert np.any(fp.encode(x, format, overflow=overflow) != theirs)
+
+
+@pytest.mark.parametrize(("format", "dtype", "overflow"), CASTS)
+def test_decoding(format: str, dtype: str, overflow: str) -> None:
+    target = fp.FORMATS[format]
+    codes = np.arange(1 << target.bits, dtype=target.code_dtype)
+    tensor = torch.from_numpy(codes.view(np.uint8 if target.bits == 8 else np.int16)).view(getattr(torch, dtype))
+    np.testing.assert_array_equal(fp.decode(codes, format), tensor.to(torch.float32).numpy())
