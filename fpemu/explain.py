@@ -45,7 +45,9 @@ def parse_value(text: str, source: str = FLOAT64) -> tuple[Real, bool]:
         return near, exact is None or (math.isfinite(near) and Fraction(near) == exact)
     whole: Real = near if exact is None or exact == 0 else exact
     real = reference.value(reference.encode(whole, Cast(source)), source)
-    return real, exact is None or (not (isinstance(real, float) and math.isinf(real)) and Fraction(real) == exact)
+    return real, exact is None or (
+        not (isinstance(real, float) and not math.isfinite(real)) and Fraction(real) == exact
+    )
 
 
 def _rational(text: str, hexadecimal: re.Match[str] | None) -> Fraction | None:
@@ -176,7 +178,7 @@ def record(told: Explanation, cast: Cast) -> dict[str, Any]:
         bits, _, more = _binary(magnitude / reference.power_of_two(exponent))
         out |= {"exponent": exponent, "significand": bits + ("..." if more else "")}
         if told.error is not None:
-            out["relative_error"] = float(abs(told.error) / magnitude)
+            out["relative_error"] = _as_float(abs(told.error) / magnitude)
     gap = told.gap
     if gap is not None and isinstance(magnitude, Fraction):
         kept, discarded, more = kept_and_discarded(gap, magnitude, format)
@@ -191,9 +193,17 @@ def record(told: Explanation, cast: Cast) -> dict[str, Any]:
             "away_from_zero": _neighbour(gap.outer_code, gap.outer, negative, format),
             "spacing": power(spacing),
             "position": float(gap.position),
-            "error_in_spacings": None if told.error is None else float(told.error / spacing),
+            "error_in_spacings": None if told.error is None else _as_float(told.error / spacing),
         }
     return out
+
+
+def _as_float(x: Fraction) -> float:
+    """The nearest float64, an infinity where that is beyond it."""
+    try:
+        return float(x)
+    except OverflowError:
+        return math.inf if x > 0 else -math.inf
 
 
 def _binary(x: Fraction) -> tuple[str, str, bool]:

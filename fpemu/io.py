@@ -33,7 +33,7 @@ VERSION = 1
 CODES, FORMAT = "codes.npy", "format.npy"
 _IDENTITY_LIMIT = 1 << 16  # bytes; an identity takes a few hundred
 # What zipfile and NumPy raise for a damaged archive; OSError is among it, for offsets before the file's beginning.
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError)
 
 
 def save(file: str | os.PathLike[str], codes: ArrayLike, format: FloatFormat | str | None = None) -> None:

@@ -161,6 +161,7 @@ def _draw_bars(axes: Axes, histogram: ExponentHistogram, view: View, scale: floa
     axes.set_xlim(view.left, view.high)
     top = max(1.1 * 100 * float(counts.max(initial=0)) / size, 1.25 * zeros)  # room for the label above the zeros
     axes.set_ylim(0, top if top else 1.0)
+    axes.set_yticks([tick for tick in axes.get_yticks() if tick <= min(top, 100)] if top else [0, 1])
     label = f"zeros\n{_percent(histogram.zeros, histogram.size)}"
     above: dict[str, Any] = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom"}
     axes.annotate(label, (middle, zeros), fontsize=7, **above)

@@ -9,9 +9,7 @@ from typing import Any
 import click
 
 from fpemu import __version__
-from fpemu.cli.explain import explain
-from fpemu.cli.formats import formats
-from fpemu.cli.inspect import inspect
+from fpemu.cli import explain, formats, inspect
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -55,7 +53,7 @@ def main() -> None:
     """
 
 
-for command in (formats, explain, inspect):
+for command in (formats.formats, explain.explain, inspect.inspect):
     main.add_command(command)
 
 __all__ = ["main"]

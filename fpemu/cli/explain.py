@@ -37,7 +37,10 @@ class _Numbers(click.Command):
 )
 @click.argument("value")
 @click.argument("format", type=FormatName())
-@click.option("--rounding", type=_choice(Rounding), default=Rounding.NEAREST_EVEN.value, show_default=True)
+@click.option(
+    "--rounding", type=_choice(Rounding), default=Rounding.NEAREST_EVEN.value, show_default=True,
+    help="Which of its two neighbours VALUE becomes.",
+)  # fmt: skip
 @click.option(
     "--overflow", type=_choice(Overflow), default=Overflow.IEEE.value, show_default=True,
     help="What becomes of values beyond the largest finite one, and of infinities.",
@@ -188,7 +191,7 @@ def _show(facts: dict[str, Any], first: str, format: FloatFormat) -> None:
         relative, spacings = facts["relative_error"], facts["error_in_spacings"]
         error = facts["error"] if facts["error"][0] in "-0" else f"+{facts['error']}"
         if relative is not None and error != "0":
-            error += f", relative {relative:.4g}"
+            error += f", relative {relative:.4g}" if math.isfinite(relative) else ", relative beyond float64"
         if spacings:
             error += f", {abs(spacings):.4g} spacings"
         lines.append(("error", error))

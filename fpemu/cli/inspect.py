@@ -36,7 +36,7 @@ MOST_PANELS = 40  # of one PNG
 )
 @click.option(
     "--rounding", type=click.Choice([rounding.value for rounding in Rounding]), default=Rounding.NEAREST_EVEN.value,
-    show_default=True,
+    show_default=True, help="Which of its two neighbours a value becomes.",
 )  # fmt: skip
 @click.option(
     "--overflow", type=click.Choice([overflow.value for overflow in Overflow]), default=Overflow.IEEE.value,

@@ -81,12 +81,12 @@ def _from_npy(path: str, raw: FloatFormat | None) -> Tensor | Skipped:
         return kept
 
     def pieces() -> Iterator[NDArray[Any]]:
-        if not header.size:
-            return
-        flat = np.memmap(path, header.dtype, "r", header.offset, (header.size,))
-        step = CHUNK_BYTES // header.dtype.itemsize
+        # A map of each piece alone: pages of one map of the whole file would stay in memory.
+        width = header.dtype.itemsize
+        step = CHUNK_BYTES // width
         for start in range(0, header.size, step):
-            yield _typed(np.asarray(flat[start : start + step]), kept)
+            shape = (min(step, header.size - start),)
+            yield _typed(np.asarray(np.memmap(path, header.dtype, "r", header.offset + start * width, shape)), kept)
 
     return _tensor(name, header, kept, pieces())
 

@@ -33,7 +33,7 @@ TYPES = {
 
 
 def _source_digest() -> int:
-    """A number that changes with the kernels: Numba's cache looks only at the file of the function it compiled."""
+    """A number that changes with the kernels."""
     digest = hashlib.sha256()
     package = Path(__file__).resolve().parent.parent
     for folder in ("kernels", "targets"):
@@ -53,10 +53,18 @@ def writable(dtype: Any) -> Any:
     return types.Array(TYPES[np.dtype(dtype)], 1, "C")
 
 
-def compiled(function: Callable[..., Any], *signature: Any, returns: Any = types.void) -> Driver:
+def compiled(function: Callable[..., Any], facts: Any, *signature: Any, returns: Any = types.void) -> Driver:
+    """A driver compiled for a signature, or found in the cache; ``facts``: all that its closure was made from.
+
+    Each specialisation gets a cache file of its own, named after its facts and the kernels' source.  Numba would keep
+    them in one file, which two processes that compile different ones at a time can leave pointing at the wrong code;
+    and it would not notice that a kernel in another file has changed.
+    """
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         # NumPy scalars warn where they wrap around; the kernels mean it.
         return np.errstate(over="ignore")(function)
+    digest = hashlib.sha256(repr((SOURCE_DIGEST, facts)).encode()).hexdigest()[:24]
+    function.__qualname__ = f"{function.__name__}_{digest}"
     return njit(returns(*signature), cache=True, nogil=True)(function)  # type: ignore[no-any-return]
 
 
@@ -82,82 +90,75 @@ def frozen_spec(spec: Any, lane: Lane) -> Any:
 @cache
 def encode_driver(plan: Plan, lane: Lane, code_dtype: np.dtype[Any], frozen: EncodeSpec | None = None) -> Driver:
     """``driver(bits, codes, spec, key, first)``: encode, element i with random word ``first + i`` of ``key``."""
-    digest, spec_constant, stochastic = SOURCE_DIGEST, frozen_spec(frozen, lane), plan.rounding == STOCHASTIC
+    spec_constant, stochastic = frozen_spec(frozen, lane), plan.rounding == STOCHASTIC
     plan = Plan(*plan)
 
-    def run_time(bits, codes, spec, key, first):
-        digest  # noqa: B018  (part of the cache key)
+    def encode_loop(bits, codes, spec, key, first):
         fields = thaw_encode(spec)
         for i in range(bits.size):
             word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
             codes[i] = encode(bits[i], word, fields, plan)
 
-    def constant(bits, codes, spec, key, first):
-        digest  # noqa: B018
+    def encode_frozen_loop(bits, codes, spec, key, first):
         for i in range(bits.size):
             word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
             codes[i] = encode(bits[i], word, spec_constant, plan)
 
     arguments = (read_only(lane.code), writable(code_dtype), read_only(lane.code), types.uint64, types.uint64)
-    return compiled(run_time if frozen is None else constant, *arguments)
+    return compiled(encode_loop if frozen is None else encode_frozen_loop, (plan, lane, code_dtype, frozen), *arguments)
 
 
 @cache
 def quantize_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | None = None) -> Driver:
     """``driver(bits, out, encode_spec, decode_spec, key, first)``: decode(encode(x)), bits to bits of one lane."""
-    digest, stochastic = SOURCE_DIGEST, plan.rounding == STOCHASTIC
+    stochastic = plan.rounding == STOCHASTIC
     last = lane.bits - 1
     to_constant, from_constant = (None, None) if frozen is None else (frozen_spec(spec, lane) for spec in frozen)
     plan = Plan(*plan)
 
-    def run_time(bits, out, to_spec, from_spec, key, first):
-        digest  # noqa: B018
+    def quantize_loop(bits, out, to_spec, from_spec, key, first):
         to, back = thaw_encode(to_spec), thaw_decode(from_spec)
         for i in range(bits.size):
             word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
             out[i] = decode(encode(bits[i], word, to, plan), back, last)
 
-    def constant(bits, out, to_spec, from_spec, key, first):
-        digest  # noqa: B018
+    def quantize_frozen_loop(bits, out, to_spec, from_spec, key, first):
         for i in range(bits.size):
             word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
             out[i] = decode(encode(bits[i], word, to_constant, plan), from_constant, last)
 
     spec = read_only(lane.code)
     arguments = (read_only(lane.code), writable(lane.code), spec, spec, types.uint64, types.uint64)
-    return compiled(run_time if frozen is None else constant, *arguments)
+    return compiled(quantize_loop if frozen is None else quantize_frozen_loop, (plan, lane, frozen), *arguments)
 
 
 @cache
 def decode_driver(lane: Lane, code_dtype: np.dtype[Any], frozen: DecodeSpec | None = None) -> Driver:
     """``driver(codes, bits, spec)``: decode."""
-    digest, spec_constant, last = SOURCE_DIGEST, frozen_spec(frozen, lane), lane.bits - 1
+    spec_constant, last = frozen_spec(frozen, lane), lane.bits - 1
 
-    def run_time(codes, bits, spec):
-        digest  # noqa: B018
+    def decode_loop(codes, bits, spec):
         fields = thaw_decode(spec)
         for i in range(codes.size):
             bits[i] = decode(codes[i], fields, last)
 
-    def constant(codes, bits, spec):
-        digest  # noqa: B018
+    def decode_frozen_loop(codes, bits, spec):
         for i in range(codes.size):
             bits[i] = decode(codes[i], spec_constant, last)
 
     arguments = (read_only(code_dtype), writable(lane.code), read_only(lane.code))
-    return compiled(run_time if frozen is None else constant, *arguments)
+    return compiled(decode_loop if frozen is None else decode_frozen_loop, (lane, code_dtype, frozen), *arguments)
 
 
 @cache
 def largest_magnitude_driver(lane: Lane) -> Callable[..., int]:
     """``driver(bits)``: the largest magnitude bits, 0 for none; above those of infinity there is a NaN."""
-    digest, U, mask = SOURCE_DIGEST, lane.code, lane.code((1 << (lane.bits - 1)) - 1)
+    U, mask = lane.code, lane.code((1 << (lane.bits - 1)) - 1)
 
-    def loop(bits):
-        digest  # noqa: B018
+    def largest_magnitude_loop(bits):
         largest = U(0)
         for i in range(bits.size):
             largest = max(largest, U(bits[i] & mask))
         return largest
 
-    return compiled(loop, read_only(U), returns=TYPES[np.dtype(U)])
+    return compiled(largest_magnitude_loop, lane, read_only(U), returns=TYPES[np.dtype(U)])

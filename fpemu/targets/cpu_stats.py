@@ -44,12 +44,11 @@ def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | 
     ``smallest_normal``: magnitude code of the target's smallest normal value.  An element that was subnormal in the
     source is not *newly* subnormal, a NaN or infinity is of no kind.
     """
-    digest, stochastic, last = SOURCE_DIGEST, plan.rounding == STOCHASTIC, lane.bits - 1
+    stochastic, last = plan.rounding == STOCHASTIC, lane.bits - 1
     to_constant, from_constant = (None, None) if frozen is None else (frozen_spec(spec, lane) for spec in frozen)
     plan, U, is_frozen = Plan(*plan), lane.code, frozen is not None
 
-    def loop(bits, to_spec, from_spec, limits, key, first, results, kinds, codes):
-        digest  # noqa: B018  (part of the cache key)
+    def cast_loop(bits, to_spec, from_spec, limits, key, first, results, kinds, codes):
         if is_frozen:
             to, back = to_constant, from_constant
         else:
@@ -80,7 +79,9 @@ def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | 
     bytes_out = types.Array(types.uint8, 1, "C")
     words = types.Array(types.uint32 if lane.bits == 32 else types.uint64, 1, "C")
     read = read_only(lane.code)
-    return compiled(loop, read, read, read, read, types.uint64, types.uint64, words, bytes_out, bytes_out)
+    return compiled(
+        cast_loop, (plan, lane, frozen), read, read, read, read, types.uint64, types.uint64, words, bytes_out, bytes_out
+    )
 
 
 @cache
@@ -91,10 +92,9 @@ def moments_driver(lane: Lane) -> Driver:
     first, so that squares of float64 neither overflow nor vanish.  Non-finite x are left out.  ``partial`` is flat,
     one row of COLUMNS for each of SUMS, then two for the numerator and denominator of the largest relative error.
     """
-    digest, columns, scaled, kinds_of = SOURCE_DIGEST, COLUMNS, lane.bits == 64, len(COUNTS)
+    columns, scaled, kinds_of = COLUMNS, lane.bits == 64, len(COUNTS)
 
-    def loop(x, results, kinds, factor, partial, counts):
-        digest  # noqa: B018
+    def moments_loop(x, results, kinds, factor, partial, counts):
         a, b = factor[0], factor[1]
         for start in range(0, x.size, columns):
             # Slices, so that the inner index is plainly not negative: else loads become gathers.
@@ -141,20 +141,20 @@ def moments_driver(lane: Lane) -> Driver:
     value = types.Array(types.float32 if lane.bits == 32 else types.float64, 1, "C", readonly=True)
     kinds_in = types.Array(types.uint8, 1, "C", readonly=True)
     f8, i8 = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
-    return compiled(loop, value, value, kinds_in, types.Array(types.float64, 1, "C", readonly=True), f8, i8)
+    return compiled(
+        moments_loop, lane, value, value, kinds_in, types.Array(types.float64, 1, "C", readonly=True), f8, i8
+    )
 
 
 @cache
 def used_driver() -> Driver:
     """``driver(codes, used)``: mark the bytes that occur in a table of 256."""
-    digest = SOURCE_DIGEST
 
-    def loop(codes, used):
-        digest  # noqa: B018
+    def used_loop(codes, used):
         for i in range(codes.size):
             used[codes[i]] = 1
 
-    return compiled(loop, read_only(np.uint8), types.Array(types.uint8, 1, "C"))
+    return compiled(used_loop, (), read_only(np.uint8), types.Array(types.uint8, 1, "C"))
 
 
 @cache
@@ -166,13 +166,12 @@ def histogram_driver(lane: Lane) -> Driver:
     two; ``energies``: sums of squares after multiplication by factor[0] * factor[1]; ``largest[0]``: the largest finite
     magnitude bits.
     """
-    digest, U, scaled, tables = SOURCE_DIGEST, lane.code, lane.bits == 64, TABLES
+    U, scaled, tables = lane.code, lane.bits == 64, TABLES
     trailing, last, bins = lane.trailing_bits, lane.bits - 1, lane.bins
     fields = lane.bins - lane.trailing_bits + 2
     infinity, fraction = U(lane.infinity), U((1 << lane.trailing_bits) - 1)
 
-    def loop(bits, values, factor, counts, powers, energies, largest):
-        digest  # noqa: B018
+    def histogram_loop(bits, values, factor, counts, powers, energies, largest):
         # By exponent field first, in several tables in turn: additions to one entry would wait for each other.
         tally = np.zeros((fields, tables), np.int64)
         exact = np.zeros((fields, tables), np.int64)
@@ -222,4 +221,4 @@ def histogram_driver(lane: Lane) -> Driver:
     value = types.Array(types.float32 if lane.bits == 32 else types.float64, 1, "C", readonly=True)
     f8, i8 = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
     factors = types.Array(types.float64, 1, "C", readonly=True)
-    return compiled(loop, read_only(U), value, factors, i8, i8, f8, writable(U))
+    return compiled(histogram_loop, lane, read_only(U), value, factors, i8, i8, f8, writable(U))
