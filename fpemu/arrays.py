@@ -240,7 +240,7 @@ def _convert(to: Conversion, array: NDArray[Any], out: NDArray[Any] | None, seed
     from fpemu.targets import host
 
     if type(seed) is not int or type(offset) is not int or seed >> 64 or offset >> 64:
-        seed, offset = _counter("seed", seed), _counter("offset", offset)
+        seed, offset = as_counter("seed", seed), as_counter("offset", offset)
     bits = array.view(to.bits)
     if out is None:
         out = np.empty(bits.shape, to.dtype)
@@ -253,7 +253,7 @@ def _convert(to: Conversion, array: NDArray[Any], out: NDArray[Any] | None, seed
     return out if out.ndim else out[()]
 
 
-def _counter(name: str, number: Any) -> int:
+def as_counter(name: str, number: Any) -> int:
     if not isinstance(number, (int, np.integer)) or isinstance(number, bool):
         raise TypeError(f"{name} must be an int, not {type(number).__name__}")
     if not 0 <= number < 2**64:

@@ -163,6 +163,7 @@ def record(told: Explanation, cast: Cast) -> dict[str, Any]:
         "away_from_zero": None,
         "spacing": None,
         "position": None,
+        "decided": told.rule,
         "rule": sentence(told, cast),
         "code": told.code,
         "hex": hexadecimal(told.code, format),

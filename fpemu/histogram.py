@@ -8,14 +8,17 @@ threshold is bounded from both sides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import ldexp, nan
+from functools import cached_property
+from itertools import accumulate
+from math import fsum, ldexp, nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fpemu import pairs
 from fpemu.formats import FloatFormat, as_format
 from fpemu.policies import Rounding
 
@@ -67,8 +70,7 @@ class ExponentHistogram:
     ----------
     exponents: int64 array of consecutive exponents e; bin e holds 2**e <= abs(x) < 2**(e+1).  Empty if all are zero.
     counts: int64, how many values; powers: int64, how many of them are exactly 2**e in magnitude.
-    energies: float64, sums of squares in units of 2**(2 * unit), so that those of float64 tensors do not overflow.
-    unit: that exponent.
+    squares: float64, sums of (x / 2**e)**2, between 1 and 4 for each value: no energy overflows or vanishes in them.
     zeros, nonfinite: zeros of either sign, and infinities and NaNs; neither is in the bins.
     amax: the largest finite magnitude (0.0 if there is none).
     """
@@ -76,8 +78,7 @@ class ExponentHistogram:
     exponents: NDArray[np.int64]
     counts: NDArray[np.int64]
     powers: NDArray[np.int64]
-    energies: NDArray[np.float64]
-    unit: int
+    squares: NDArray[np.float64]
     zeros: int
     nonfinite: int
     amax: float
@@ -93,28 +94,29 @@ class ExponentHistogram:
         return self.nonzero + self.zeros + self.nonfinite
 
     @property
+    def energies(self) -> NDArray[np.float64]:
+        """Sum of squares of each bin (inf, or 0, where float64 cannot hold it)."""
+        with np.errstate(over="ignore", under="ignore"):
+            return np.ldexp(self.squares, 2 * self.exponents.astype(np.int32))
+
+    @property
     def energy(self) -> float:
         """Sum of squares of the finite values (inf where float64 cannot hold it)."""
-        return _ldexp(float(self.energies.sum()), 2 * self.unit)
+        return pairs.value(self._energy)
+
+    @cached_property
+    def _energy(self) -> pairs.Pair:
+        return pairs.add(self._energies)
+
+    @cached_property
+    def _energies(self) -> list[pairs.Pair]:
+        return [(float(m), 2 * int(e)) for m, e in zip(self.squares, self.exponents, strict=True)]
 
     def merge(self, other: ExponentHistogram) -> ExponentHistogram:
         """The histogram of both tensors together: counts exactly, energies to rounding."""
         if not isinstance(other, ExponentHistogram):
             raise TypeError(f"merge takes an ExponentHistogram, not {type(other).__name__}")
-        parts = [part for part in (self, other) if part.exponents.size]
-        unit = max((part.unit for part in parts), default=0)
-        low = min((int(part.exponents[0]) for part in parts), default=0)
-        high = max((int(part.exponents[-1]) + 1 for part in parts), default=0)
-        counts, powers, energies = np.zeros(high - low, np.int64), np.zeros(high - low, np.int64), np.zeros(high - low)
-        for part in parts:
-            place = slice(int(part.exponents[0]) - low, int(part.exponents[-1]) + 1 - low)
-            counts[place] += part.counts
-            powers[place] += part.powers
-            energies[place] += np.ldexp(part.energies, 2 * (part.unit - unit))
-        return ExponentHistogram(
-            np.arange(low, high, dtype=np.int64), counts, powers, energies, unit,
-            self.zeros + other.zeros, self.nonfinite + other.nonfinite, max(self.amax, other.amax),
-        )  # fmt: skip
+        return merge_histograms([self, other])
 
     # ---- what a loss scale loses ------------------------------------------------------------------------------------
     def lost_to_zero(
@@ -157,8 +159,8 @@ class ExponentHistogram:
         return {
             "count": count,
             "of_nonzero": _share(count, self.nonzero),
-            "energy": np.asarray([_ldexp(float(e), 2 * self.unit) for e in energy.flat]).reshape(energy.shape),
-            "of_energy": _share(energy, float(self.energies.sum())),
+            "energy": _each(pairs.value, energy),
+            "of_energy": _each(lambda part: pairs.ratio(part, self._energy), energy),
         }
 
     def subnormal_bounds(self, format: FloatFormat | str, scale_exponents: ArrayLike) -> Shares:
@@ -204,27 +206,60 @@ class ExponentHistogram:
         """The smallest k whose share is at most ``energy_lost`` (it falls as k grows)."""
         threshold = target.finest_exponent - 1
         k = np.arange(threshold - int(self.exponents[-1]) - 1, threshold - int(self.exponents[0]) + 2)
-        share = self.lost_to_zero(target, k)["of_energy"]
-        enough = np.flatnonzero(share <= energy_lost)
-        first = int(enough[0])
+        lost = self.lost_to_zero(target, k)
+        # To lose no energy is to lose nothing, however small its share.
+        enough = lost["of_energy"] <= energy_lost if energy_lost else lost["count"] == 0
+        first = int(np.flatnonzero(enough)[0])
         return None if first == 0 else int(k[first])
 
-    def _below(self, exponents: NDArray[np.int64], inclusive: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Count and energy (in the histogram's unit) of the values below 2**exponent, or up to it."""
-        if not self.exponents.size:
-            return np.zeros(exponents.shape, np.int64), np.zeros(exponents.shape)
-        low, bins = int(self.exponents[0]), self.exponents.size
-        counts = np.concatenate([[0], np.cumsum(self.counts)])
-        energies = np.concatenate([[0.0], np.cumsum(self.energies)])
+    def _below(self, exponents: NDArray[np.int64], inclusive: bool) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Count, and energy as pairs, of the values below 2**exponent, or up to it."""
+        low, bins = int(self.exponents[0]) if self.exponents.size else 0, self.exponents.size
         place = np.clip(exponents - low, 0, bins)
-        count, energy = counts[place], energies[place]
-        if inclusive:
-            at = np.clip(exponents - low, 0, bins - 1)
+        count = np.concatenate([[0], np.cumsum(self.counts)])[place]
+        sums = self._cumulative
+        powers = np.zeros(exponents.shape, np.int64)
+        if inclusive and bins:
             inside = (exponents >= low) & (exponents < low + bins)
-            powers = np.where(inside, self.powers[at], 0)
-            count = count + powers
-            energy = energy + np.ldexp(powers.astype(np.float64), 2 * (np.where(inside, exponents, 0) - self.unit))
-        return count, energy
+            powers[inside] = self.powers[exponents[inside] - low]
+        energy = np.empty(exponents.shape, object)
+        for index, at in np.ndenumerate(place):
+            energy[index] = pairs.add([sums[at], (float(powers[index]), 2 * int(exponents[index]))])
+        return count + powers, energy
+
+    @cached_property
+    def _cumulative(self) -> list[pairs.Pair]:
+        """Energy of the first n bins, n = 0, 1, ..."""
+        return list(accumulate(self._energies, lambda a, b: pairs.add([a, b]), initial=pairs.ZERO))
+
+
+EMPTY = ExponentHistogram(
+    np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), zeros=0, nonfinite=0, amax=0.0
+)
+
+
+def merge_histograms(parts: Sequence[ExponentHistogram]) -> ExponentHistogram:
+    """The histogram of several tensors together: counts exactly, energies as if added exactly and rounded once."""
+    filled = [part for part in parts if part.exponents.size]
+    low = min((int(part.exponents[0]) for part in filled), default=0)
+    high = max((int(part.exponents[-1]) + 1 for part in filled), default=0)
+    counts, powers = np.zeros(high - low, np.int64), np.zeros(high - low, np.int64)
+    squares: list[list[float]] = [[] for _ in range(high - low)]
+    for part in filled:
+        start = int(part.exponents[0]) - low
+        counts[start : start + part.counts.size] += part.counts
+        powers[start : start + part.powers.size] += part.powers
+        for b in np.flatnonzero(part.counts):
+            squares[start + b].append(float(part.squares[b]))
+    return ExponentHistogram(
+        np.arange(low, high, dtype=np.int64),
+        counts,
+        powers,
+        np.array([fsum(column) for column in squares]),
+        zeros=sum(part.zeros for part in parts),
+        nonfinite=sum(part.nonfinite for part in parts),
+        amax=max((part.amax for part in parts), default=0.0),
+    )
 
 
 def highest_scale(amax: float, format: FloatFormat | str) -> int | None:
@@ -276,8 +311,9 @@ def _share(part: NDArray[Any], whole: float) -> NDArray[np.float64]:
     return np.asarray(part, np.float64) / whole if whole else np.full(np.shape(part), nan)
 
 
-def _ldexp(mantissa: float, exponent: int) -> float:
-    try:
-        return ldexp(mantissa, exponent)
-    except OverflowError:
-        return float("inf")
+def _each(function: Callable[[pairs.Pair], float], values: NDArray[Any]) -> NDArray[np.float64]:
+    """A function of pairs over an object array of them."""
+    out = np.empty(values.shape)
+    for index, pair in np.ndenumerate(values):
+        out[index] = function(pair)
+    return out

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from math import fsum, inf, isfinite, ldexp, log10, nan, sqrt
+from math import inf, isfinite, nan
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fpemu.arrays import FormatLike, bits_of
+from fpemu import pairs
+from fpemu.arrays import FormatLike, as_counter, bits_of
 from fpemu.formats import FloatFormat
-from fpemu.histogram import ExponentHistogram, _ldexp
+from fpemu.histogram import ExponentHistogram
+from fpemu.pairs import Pair
 from fpemu.policies import Cast, as_cast
-
-Pair = tuple[float, int]  # (m, e), standing for m * 2**e: sums of squares of float64 values can be beyond float64
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ class CastLoss:
     zeros_of_size, nonfinite_in_of_size: their shares of the size.
     new_zero: non-zeros that became zero; new_subnormal: that became subnormal and were normal numbers of their own
         dtype; saturated: that rounded beyond the largest finite value (or below the lowest, in unsigned formats),
-        whatever the overflow policy made of them; nonfinite_out: that became infinite or NaN.
+        whatever the overflow policy made of them; nonfinite_out: that became infinite or NaN.  (A zero in a format
+        without one is none of these, but its NaN is a result that is not finite.)
     ``*_of_nonzero``: share of the non-zeros; ``*_of_energy``: share of the sum of squares.
     sqnr_db: 10 log10(sum x^2 / sum (q-x)^2), inf for an exact cast, -inf where a result is not finite.
     cosine: of x and q; gain: <q,x>/<x,x>; mean_error: mean of q - x in units of x.  NaN where a result is not finite.
-    max_relative_error: max of |q-x|/|x| over the non-zeros (inf where a result is not finite).
+    max_relative_error: max of |q-x|/|x| over the non-zeros (NaN of none, inf where a result is not finite).
     codes_used: distinct codes among the results of finite inputs, for formats of at most 8 bits, else None.
     """
 
@@ -97,7 +98,7 @@ class FormatStats:
         """Both parts together."""
         return FormatStats(
             self.cast,
-            Sums(*(_add([a, b]) for a, b in zip(self.sums, other.sums, strict=True))),
+            Sums(*(pairs.add([a, b]) for a, b in zip(self.sums, other.sums, strict=True))),
             self.counts + other.counts,
             max(self.largest, other.largest),
             None if self.used is None or other.used is None else self.used | other.used,
@@ -182,17 +183,18 @@ class TensorStats:
     def _loss(self, part: FormatStats) -> CastLoss:
         sums, signal, nonzero = part.sums, part.sums.signal, self.nonzero
         new_zero, new_subnormal, saturated, nonfinite_out = (int(count) for count in part.counts)
-        finite = nonfinite_out == 0
-        gain, norm = _ratio(sums.product, signal), sqrt(_ratio(sums.result, signal)) if finite else nan
+        format = part.cast.format
+        lost_zeros = not format.has_zero and self.zeros and part.cast.zero_code() == format.nan_code
+        finite = not nonfinite_out and not lost_zeros
         kinds = {"new_zero": new_zero, "new_subnormal": new_subnormal, "saturated": saturated}
         kinds["nonfinite_out"] = nonfinite_out
         shares: dict[str, Any] = {}
         for kind, count in kinds.items():
             shares[kind] = count
             shares[f"{kind}_of_nonzero"] = count / nonzero if nonzero else nan
-            shares[f"{kind}_of_energy"] = _ratio(getattr(sums, kind), signal)
+            shares[f"{kind}_of_energy"] = pairs.ratio(getattr(sums, kind), signal)
         return CastLoss(
-            format=part.cast.format.name,
+            format=format.name,
             scale=self.scale,
             size=self.size,
             zeros=self.zeros,
@@ -201,11 +203,11 @@ class TensorStats:
             nonfinite_in=self.nonfinite,
             nonfinite_in_of_size=self.nonfinite / self.size if self.size else nan,
             **shares,
-            sqnr_db=_decibels(signal, sums.noise) if finite else -inf,
-            cosine=(gain / norm if norm else nan) if finite else nan,
-            gain=gain if finite else nan,
-            mean_error=_mean(sums.error, nonzero + self.zeros) if finite else nan,
-            max_relative_error=part.largest if finite else inf,
+            sqnr_db=pairs.decibels(signal, sums.noise) if finite else -inf,
+            cosine=pairs.cosine(sums.product, signal, sums.result) if finite else nan,
+            gain=pairs.ratio(sums.product, signal) if finite else nan,
+            mean_error=pairs.ratio(sums.error, (float(nonzero + self.zeros), 0)) if finite else nan,
+            max_relative_error=(part.largest if nonzero else nan) if finite else inf,
             codes_used=None if part.used is None else int(part.used.sum()),
         )
 
@@ -219,12 +221,13 @@ def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale
     x: floating-point values as ``fpemu.encode`` takes them, any shape.
     formats: formats or Casts, one or several.
     scale: positive and finite.  A power of two scales exactly; with any other the product is rounded to float64 once.
+        NaNs among the inputs are counted, and are no error in formats without NaN.
     seed, offset: of stochastic rounding, as in ``encode``.
 
     Raises
     ------
-    TypeError, ValueError: as ``encode``; a scale that is not positive and finite, or that moves a format beyond the
-        range of float64; a Cast with ``via``.
+    TypeError, ValueError: as ``encode``, but for NaNs; a scale that is not positive and finite, or that moves a format
+        to where its values are subnormal in float64; a format of more than 24 significant bits; a Cast with ``via``.
     """
     from fpemu.targets.host_stats import collect
 
@@ -236,7 +239,7 @@ def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale
         cast.format.value_dtype  # noqa: B018  (raises where float64 cannot hold the values)
     factor = _scale(scale)
     bits, source = bits_of(x)
-    return collect(bits, source, casts, factor, seed, offset)
+    return collect(bits, source, casts, factor, as_counter("seed", seed), as_counter("offset", offset))
 
 
 def exponent_histogram(x: ArrayLike) -> ExponentHistogram:
@@ -247,31 +250,10 @@ def exponent_histogram(x: ArrayLike) -> ExponentHistogram:
 def _scale(scale: float) -> float:
     if isinstance(scale, bool) or not isinstance(scale, (int, float, np.integer, np.floating)):
         raise TypeError(f"scale must be a number, not {type(scale).__name__}")
-    factor = float(scale)
+    try:
+        factor = float(scale)
+    except OverflowError:
+        factor = inf
     if not (factor > 0 and isfinite(factor)):
         raise ValueError(f"scale must be positive and finite, not {scale}")
     return factor
-
-
-# ---- pairs ----------------------------------------------------------------------------------------------------------
-def _add(pairs: Sequence[Pair]) -> Pair:
-    """The sum of pairs, exact but for one rounding (and for what is beyond the range of the largest)."""
-    exponent = max((e for m, e in pairs if m), default=0)
-    return fsum(ldexp(m, max(e - exponent, -4000)) for m, e in pairs), exponent
-
-
-def _ratio(a: Pair, b: Pair) -> float:
-    return _ldexp(a[0] / b[0], a[1] - b[1]) if b[0] else nan
-
-
-def _decibels(signal: Pair, noise: Pair) -> float:
-    if not signal[0]:
-        return nan
-    if not noise[0]:
-        return inf
-    # In logarithms: the ratio itself may be beyond float64.
-    return 10 * (log10(signal[0]) - log10(noise[0]) + (signal[1] - noise[1]) * log10(2))
-
-
-def _mean(error: Pair, count: int) -> float:
-    return _ldexp(error[0] / count, error[1]) if count else nan

@@ -74,7 +74,9 @@ def test_a_catalogue_name_with_other_facts_is_refused(tmp_path: Path) -> None:
 
 
 def archive(path: Path, identity: Any, codes: Any, **more: Any) -> Path:
-    np.savez(path, codes=codes, format=np.array(identity if isinstance(identity, str) else json.dumps(identity)), **more)
+    np.savez(
+        path, codes=codes, format=np.array(identity if isinstance(identity, str) else json.dumps(identity)), **more
+    )
     return path
 
 
@@ -157,8 +159,7 @@ def test_a_flipped_bit_never_gives_other_codes_silently(tmp_path: Path) -> None:
         try:
             back, format = load(tmp_path / "bad")
         except ValueError as error:
-            assert "bad: " in str(error)
-            noticed += 1
+            noticed += str(error).startswith(str(tmp_path / "bad"))
         else:  # only dates and the like may change unnoticed
             assert np.array_equal(back, codes)
             assert format == FORMATS["e4m3"]
@@ -174,7 +175,7 @@ def test_a_shape_that_lies_does_not_allocate(tmp_path: Path) -> None:
                 assert b"(8,), }" + b" " * 11 in data
                 data = data.replace(b"(8,), }" + b" " * 11, b"(999999999999,), }")
             new.writestr(name, data)
-    with pytest.raises(ValueError, match="damaged: cut short: shape .* takes 999999999999 bytes, found 8"):
+    with pytest.raises(ValueError, match=r"damaged: cut short: shape .* takes 999999999999 bytes, found 8"):
         load(tmp_path / "y")
 
 

@@ -126,7 +126,7 @@ def _measure_casts(snapshot: Snapshot, scales: list[int], layer_scales: set[int]
     for kind, layer, values in tensors(snapshot.gradients):
         key, h = {"kind": kind, "layer": layer}, histograms[kind, layer]
         facts.append({**key, "size": h.size, "zeros": h.zeros, "amax": h.amax, "energy": h.energy})
-        columns = {"exponent": h.exponents, "count": h.counts, "energy": np.ldexp(h.energies, 2 * h.unit)}
+        columns = {"exponent": h.exponents, "count": h.counts, "energy": h.energies}
         bins.append(pd.DataFrame({**key, **columns}).query("count > 0"))
         for scale in LAYER_SCALES:
             rows = fp.tensor_stats(values, FORMATS, scale=2.0**scale).rows()

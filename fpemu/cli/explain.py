@@ -189,7 +189,7 @@ def _show(facts: dict[str, Any], first: str, format: FloatFormat) -> None:
     lines = [("rule", facts["rule"]), ("result", f"{facts['result']}, code {facts['hex']} = {facts['bits']}")]
     if facts["error"] is not None:
         relative, spacings = facts["relative_error"], facts["error_in_spacings"]
-        error = facts["error"] if facts["error"][0] in "-0" else f"+{facts['error']}"
+        error = facts["error"] if facts["error"] == "0" or facts["error"][0] == "-" else f"+{facts['error']}"
         if relative is not None and error != "0":
             error += f", relative {relative:.4g}" if math.isfinite(relative) else ", relative beyond float64"
         if spacings:
@@ -208,8 +208,12 @@ def _print_lines(lines: list[tuple[str, str]]) -> None:
 
 
 def _show_roundings(others: list[dict[str, Any]]) -> None:
-    table = plain_table("rounding", "code", "bits", "value", "error", "rule", left=3)
+    table = plain_table("rounding", "code", "bits", "value", "spacings off", "decided by", left=3)
     table.columns[-1].justify = "left"
     for row in others:
-        table.add_row(row["rounding"], row["hex"], row["bits"], row["result"], row["error"] or "", row["rule"])
-    console().print(table)
+        off = row["error_in_spacings"]
+        shown = "" if off is None else f"{off:+.4g}" if off else "0"
+        table.add_row(row["rounding"], row["hex"], row["bits"], row["result"], shown, row["decided"])
+    out = console()
+    out.print()
+    out.print(table)

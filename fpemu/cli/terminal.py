@@ -66,8 +66,8 @@ def plain_table(*headings: str, left: int = 1) -> Table:
     from rich import box
     from rich.table import Table
 
-    gap = 3 if console().width >= WIDE else 0
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False)
+    wide = console().width >= WIDE
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 3 if wide else 0, 0, 0), pad_edge=False, show_edge=wide)
     for i, heading in enumerate(headings):
         table.add_column(heading, justify="left" if i < left else "right", overflow="fold")
     return table

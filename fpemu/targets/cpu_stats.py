@@ -17,7 +17,6 @@ from fpemu.kernels.pack import pack
 from fpemu.kernels.random import random_word
 from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
 from fpemu.targets.cpu import (
-    SOURCE_DIGEST,
     Driver,
     compiled,
     frozen_spec,
@@ -31,9 +30,18 @@ BLOCK = 1 << 15  # elements of a block
 COLUMNS = 256
 TABLES = 4  # of a histogram, a power of two
 
-# Columns of the float sums and of the counts of one format.
-SUMS = ("signal", "product", "result", "noise", "error", "new_zero", "new_subnormal", "saturated", "nonfinite_out")
+# What became of an element; the bits of its kind.
 COUNTS = ("new_zero", "new_subnormal", "saturated", "nonfinite_out")
+
+# Columns of the float sums, and the powers of the units of x, result and error that each is in.
+SUMS = {
+    "signal": (2, 0, 0),
+    "product": (1, 1, 0),
+    "result": (0, 2, 0),
+    "noise": (0, 0, 2),
+    "error": (0, 0, 1),
+    **dict.fromkeys(COUNTS, (2, 0, 0)),
+}
 
 
 @cache
@@ -69,7 +77,7 @@ def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | 
             zero = U(size == U(0))
             nonfinite = U(size >= to.source_infinity)
             subnormal = U(U(place < smallest_normal) & U(source >= source_normal) & U(U(zero | nonfinite) ^ U(1)))
-            over = U(rounded > U(limit + to.lowest))
+            over = U(rounded > U(limit + to.lowest)) & U(rounded >= to.output_floor)
             if plan.zeroless:
                 over = U(over | negative)
             kind = U(zero | U(subnormal << U(1)) | U(over << U(2)) | U(nonfinite << U(3)))
@@ -86,34 +94,37 @@ def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | 
 
 @cache
 def moments_driver(lane: Lane) -> Driver:
-    """``driver(x, results, kinds, factor, partial, counts)``: add a block to the partial sums and to the COUNTS.
+    """``driver(x, results, kinds, factors, partial, counts)``: add a block to the partial sums and to the COUNTS.
 
-    ``x``, ``results``: values as floats of the lane.  Both are multiplied by the power of two ``factor[0] * factor[1]``
-    first, so that squares of float64 neither overflow nor vanish.  Non-finite x are left out.  ``partial`` is flat,
-    one row of COLUMNS for each of SUMS, then two for the numerator and denominator of the largest relative error.
+    ``x``, ``results``: values as floats of the lane.  Non-finite x are left out; of a non-finite result only its
+    kind counts.  In 64-bit lanes x, results and errors are first multiplied by powers of two, ``factors[0] *
+    factors[1]`` and so on, so that their squares neither overflow nor vanish; 32-bit lanes need none.  ``partial`` is
+    flat, one row of COLUMNS for each of SUMS, then two for the numerator and denominator of the largest relative
+    error of a non-zero x.
     """
-    columns, scaled, kinds_of = COLUMNS, lane.bits == 64, len(COUNTS)
+    columns, scaled, kinds_of, first_kind = COLUMNS, lane.bits == 64, len(COUNTS), len(SUMS) - len(COUNTS)
+    n_sums = len(SUMS)
 
-    def moments_loop(x, results, kinds, factor, partial, counts):
-        a, b = factor[0], factor[1]
+    def moments_loop(x, results, kinds, factors, partial, counts):
         for start in range(0, x.size, columns):
             # Slices, so that the inner index is plainly not negative: else loads become gathers.
             x_row, result_row = x[start : start + columns], results[start : start + columns]
             for j in range(x_row.size):
-                finite = np.abs(x_row[j]) < np.inf
-                v = np.float64(x_row[j]) if finite else 0.0
-                q = np.float64(result_row[j]) if finite else 0.0
+                v = np.float64(x_row[j]) if np.abs(x_row[j]) < np.inf else 0.0
+                q = np.float64(result_row[j]) if np.abs(x_row[j]) < np.inf else 0.0
+                q = q if np.abs(q) < np.inf else v
+                error = q - v
                 # The largest |error / v| so far is kept as a fraction: products are cheaper than a quotient, but of
                 # float64 values they might overflow or vanish.
-                size, distance = np.abs(v), np.abs(q - v)
+                size, distance = np.abs(v), np.abs(error)
                 if scaled:
-                    distance, size = distance / size if size > 0.0 else 0.0, 1.0
-                    v, q = v * a * b, q * a * b
-                top, bottom = partial[9 * columns + j], partial[10 * columns + j]
+                    distance, size = distance / size if size > 0.0 else 0.0, 1.0 if size > 0.0 else 0.0
+                    v, q = v * factors[0] * factors[1], q * factors[2] * factors[3]
+                    error = error * factors[4] * factors[5]
+                top, bottom = partial[n_sums * columns + j], partial[(n_sums + 1) * columns + j]
                 worse = distance * bottom > top * size and size > 0.0
-                partial[9 * columns + j] = distance if worse else top
-                partial[10 * columns + j] = size if worse else bottom
-                error = q - v
+                partial[n_sums * columns + j] = distance if worse else top
+                partial[(n_sums + 1) * columns + j] = size if worse else bottom
                 partial[j] += v * v
                 partial[columns + j] += q * v
                 partial[2 * columns + j] += q * q
@@ -129,21 +140,20 @@ def moments_driver(lane: Lane) -> Driver:
         for kind in range(kinds_of):
             counts[kind] += here[kind]
             if here[kind] > 0:
-                total = partial[(5 + kind) * columns : (6 + kind) * columns]
+                total = partial[(first_kind + kind) * columns : (first_kind + kind + 1) * columns]
                 for start in range(0, x.size, columns):
                     x_row, kind_row = x[start : start + columns], kinds[start : start + columns]
                     for j in range(x_row.size):
                         v = np.float64(x_row[j])
                         if scaled:
-                            v = v * a * b
+                            v = v * factors[0] * factors[1]
                         total[j] += v * v if (kind_row[j] >> kind) & 1 else 0.0
 
     value = types.Array(types.float32 if lane.bits == 32 else types.float64, 1, "C", readonly=True)
     kinds_in = types.Array(types.uint8, 1, "C", readonly=True)
+    factors_in = types.Array(types.float64, 1, "C", readonly=True)
     f8, i8 = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
-    return compiled(
-        moments_loop, lane, value, value, kinds_in, types.Array(types.float64, 1, "C", readonly=True), f8, i8
-    )
+    return compiled(moments_loop, lane, value, value, kinds_in, factors_in, f8, i8)
 
 
 @cache
@@ -159,44 +169,41 @@ def used_driver() -> Driver:
 
 @cache
 def histogram_driver(lane: Lane) -> Driver:
-    """``driver(bits, values, factor, counts, powers, energies, largest)``: add to the histogram over a lane's binades.
+    """``driver(bits, counts, powers, squares, largest)``: add a block to the histogram over a lane's binades.
 
-    Bin b holds the values whose leading bit is worth 2**(b + emin - trailing_bits) of the lane; subnormals have
+    Bin b holds the values whose leading bit is worth 2**e, e = b + emin - trailing_bits of the lane; subnormals have
     binades of their own.  The last two bins of ``counts`` are zeros and non-finite values.  ``powers``: exact powers of
-    two; ``energies``: sums of squares after multiplication by factor[0] * factor[1]; ``largest[0]``: the largest finite
-    magnitude bits.
+    two; ``squares``: sums of (x / 2**e)**2; ``largest[0]``: the largest finite magnitude bits.
     """
-    U, scaled, tables = lane.code, lane.bits == 64, TABLES
+    U, tables = lane.code, TABLES
     trailing, last, bins = lane.trailing_bits, lane.bits - 1, lane.bins
     fields = lane.bins - lane.trailing_bits + 2
-    infinity, fraction = U(lane.infinity), U((1 << lane.trailing_bits) - 1)
+    infinity, fraction, spacing = U(lane.infinity), U((1 << lane.trailing_bits) - 1), 2.0**-lane.trailing_bits
 
-    def histogram_loop(bits, values, factor, counts, powers, energies, largest):
-        # By exponent field first, in several tables in turn: additions to one entry would wait for each other.
-        tally = np.zeros((fields, tables), np.int64)
-        exact = np.zeros((fields, tables), np.int64)
-        energy = np.zeros((fields, tables))
-        a, b = factor[0], factor[1]
+    def histogram_loop(bits, counts, powers, squares, largest):
         top = U(0)
         for i in range(bits.size):
             magnitude = U(bits[i] & U(U(U(1) << U(last)) - U(1)))
             top = max(top, magnitude if magnitude < infinity else U(0))
         largest[0] = max(largest[0], top)
+
+        # By exponent field first, in several tables in turn: additions to one entry would wait for each other.
+        tally = np.zeros((fields, tables), np.int64)
+        exact = np.zeros((fields, tables), np.int64)
+        square = np.zeros((fields, tables))
         for i in range(bits.size):
             magnitude = U(bits[i] & U(U(U(1) << U(last)) - U(1)))
-            field = U(magnitude >> U(trailing))
-            v = np.float64(values[i])
-            if scaled:
-                v = v * a * b
+            field, rest = U(magnitude >> U(trailing)), U(magnitude & fraction)
+            significand = 1.0 + np.float64(rest) * spacing
             table = i & (tables - 1)
             tally[field, table] += 1
-            exact[field, table] += U(magnitude & fraction) == U(0)
-            energy[field, table] += v * v
+            exact[field, table] += rest == U(0)
+            square[field, table] += significand * significand
         for field in range(1, fields - 1):
             for table in range(tables):
                 counts[field + trailing - 1] += tally[field, table]
                 powers[field + trailing - 1] += exact[field, table]
-                energies[field + trailing - 1] += energy[field, table]
+                squares[field + trailing - 1] += square[field, table]
         counts[bins + 1] += tally[fields - 1].sum()
 
         # Zeros and subnormals share field 0; where there are more than zeros, tell them apart one by one.
@@ -204,21 +211,16 @@ def histogram_driver(lane: Lane) -> Driver:
         counts[bins] += zeros
         if tally[0].sum() > zeros:
             for i in range(bits.size):
-                rest = U(bits[i] & U(U(U(1) << U(last)) - U(1)))
-                if U(0) < rest and rest <= fraction:
-                    power = U(rest & U(rest - U(1))) == U(0)
-                    k = 0
-                    while rest > U(1):
-                        rest = U(rest >> U(1))
+                magnitude = U(bits[i] & U(U(U(1) << U(last)) - U(1)))
+                if U(0) < magnitude and magnitude <= fraction:
+                    k, unit = 0, 1.0
+                    while magnitude >> U(k + 1) > U(0):
                         k += 1
-                    v = np.float64(values[i])
-                    if scaled:
-                        v = v * a * b
+                        unit *= 0.5
+                    significand = np.float64(magnitude) * unit
                     counts[k] += 1
-                    powers[k] += power
-                    energies[k] += v * v
+                    powers[k] += significand == 1.0
+                    squares[k] += significand * significand
 
-    value = types.Array(types.float32 if lane.bits == 32 else types.float64, 1, "C", readonly=True)
     f8, i8 = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
-    factors = types.Array(types.float64, 1, "C", readonly=True)
-    return compiled(histogram_loop, lane, read_only(U), value, factors, i8, i8, f8, writable(U))
+    return compiled(histogram_loop, lane, read_only(U), i8, i8, f8, writable(U))

@@ -169,11 +169,16 @@ def seed_word(seed: int) -> np.uint64:
     return np.uint64(seed_key(seed))
 
 
+def as_index(index: int) -> np.uint64:
+    """An element's index as the drivers take it: modulo 2**64."""
+    return np.uint64(index & 0xFFFFFFFFFFFFFFFF)
+
+
 # ---- walking --------------------------------------------------------------------------------------------------------
 def _run_chain(steps: tuple[Step, ...], x: Bits, out: Bits, key: np.uint64, first: int) -> None:
     """All steps over flat contiguous arrays, chunk by chunk where there are several."""
     if len(steps) == 1:
-        steps[0].function(x, out, key, np.uint64(first))
+        steps[0].function(x, out, key, as_index(first))
         return
     buffers = [np.empty(min(x.size, CHUNK), step.dtype) for step in steps[:-1]]
     for start in range(0, x.size, CHUNK):
@@ -181,7 +186,7 @@ def _run_chain(steps: tuple[Step, ...], x: Bits, out: Bits, key: np.uint64, firs
         piece: Bits = x[start:stop]
         for step, buffer in zip(steps, [*buffers, None], strict=True):
             target = out[start:stop] if buffer is None else buffer[: stop - start]
-            step.function(piece, target, key, np.uint64(first + start))
+            step.function(piece, target, key, as_index(first + start))
             piece = target
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache, reduce
-from math import frexp, fsum, ldexp
+from functools import lru_cache, partial, reduce
+from math import frexp, ldexp
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fpemu.histogram import ExponentHistogram
+from fpemu import pairs
+from fpemu.formats import FloatFormat
+from fpemu.histogram import ExponentHistogram, merge_histograms
 from fpemu.kernels.spec import (
     LANE32,
     LANE64,
@@ -24,13 +26,27 @@ from fpemu.kernels.spec import (
     fits_lane,
 )
 from fpemu.policies import Cast
-from fpemu.stats import FormatStats, Pair, Sums, TensorStats
+from fpemu.stats import FormatStats, Sums, TensorStats
 from fpemu.targets import cpu, cpu_stats
-from fpemu.targets.host import FREEZE_FROM, Bits, Source, decode_step, read_pieces, seed_word
+from fpemu.targets.host import FLOAT32, FREEZE_FROM, Bits, Source, as_index, decode_step, read_pieces, seed_word
 from fpemu.targets.threads import map_parts
 
 SEGMENT = 8 * cpu_stats.BLOCK  # what one thread takes at a time
-NOTHING = np.uint64(0)
+Units = tuple[int, int, int]  # exponents that inputs, results and errors are divided by before they are squared
+NO_UNITS: Units = (0, 0, 0)
+
+
+class Scale(NamedTuple):
+    """A loss scale as ``factor * 2**shift``, the factor 1 or between 1/2 and 1, so that no product overflows."""
+
+    factor: float
+    shift: int
+
+    @classmethod
+    def of(cls, scale: float) -> Scale:
+        """A power of two is a shift alone."""
+        mantissa, exponent = frexp(scale)
+        return cls(1.0, exponent - 1) if mantissa == 0.5 else cls(mantissa, exponent)
 
 
 class CastPass(NamedTuple):
@@ -44,40 +60,42 @@ class CastPass(NamedTuple):
     limits: NDArray[Any]  # magnitude code of the smallest normal result, bits of the smallest normal input
 
 
-class Partial(NamedTuple):
-    """What a segment gives: plain arrays, one row a format."""
+class FormatPart(NamedTuple):
+    """One format's share of a segment."""
 
-    sums: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    largest: NDArray[np.float64]
+    sums: list[tuple[NDArray[np.float64], Units]]  # columns as cpu_stats.SUMS
+    counts: NDArray[np.int64]  # as cpu_stats.COUNTS
+    largest: float
     used: NDArray[np.uint8]
-    exponents: list[int]  # the unit of each format's values
-    histogram: ExponentHistogram
+
+
+Part = tuple[ExponentHistogram, list[FormatPart]]
 
 
 def collect(bits: Bits, source: Source, casts: tuple[Cast, ...], scale: float, seed: int, offset: int) -> TensorStats:
     """The statistics of an array of bits of ``source``."""
-    mantissa, exponent = frexp(scale)
-    shift = exponent - 1 if mantissa == 0.5 else None  # of a power of two
+    by = Scale.of(scale)
+    # Frozen kernels only where they may be wanted again: each scale would be a compilation of its own.
     freeze = bits.size >= FREEZE_FROM and scale == 1.0
-    passes = [_cast_pass(cast, source, shift, freeze) for cast in casts]
-    key = seed_word(seed)
-
-    def segment(start: int, piece: Bits) -> Partial:
-        return _segment(piece, source, passes, scale if shift is None else 1.0, key, offset + start)
+    passes = [_cast_pass(cast, source, by, freeze) for cast in casts]
+    segment = partial(_segment, source=source, passes=passes, factor=by.factor, key=seed_word(seed))
 
     if bits.flags.c_contiguous and bits.dtype.isnative and bits.flags.aligned:
         flat = bits.reshape(-1)
         starts = list(range(0, flat.size, SEGMENT))
-        partials = map_parts(lambda start: segment(start, flat[start : start + SEGMENT]), starts)
+        parts = map_parts(lambda start: segment(flat[start : start + SEGMENT], first=offset + start), starts)
     else:
-        partials = [segment(start, piece) for start, piece in _segments_of(bits)]
-    return _merged(partials, passes, scale)
+        parts = [segment(piece, first=offset + start) for start, piece in _segments_of(bits)]
+
+    histogram = merge_histograms([histogram for histogram, _ in parts])
+    rows = [[formats[row] for _, formats in parts] for row in range(len(passes))]
+    return TensorStats(scale, histogram, tuple(_joined(one.cast, row) for one, row in zip(passes, rows, strict=True)))
 
 
 def _segments_of(bits: Bits) -> Iterator[tuple[int, Bits]]:
     """Contiguous copies of a strided array, cut at the same places as a contiguous one."""
-    start, held, size = 0, [], 0
+    start, size = 0, 0
+    held: list[Bits] = []
     for piece in read_pieces(bits):
         while piece.size:
             take = min(piece.size, SEGMENT - size)
@@ -91,130 +109,147 @@ def _segments_of(bits: Bits) -> Iterator[tuple[int, Bits]]:
 
 
 @lru_cache(maxsize=1024)
-def _cast_pass(cast: Cast, source: Source, shift: int | None, freeze: bool) -> CastPass:
+def _cast_pass(cast: Cast, source: Source, scale: Scale, freeze: bool) -> CastPass:
     """A power-of-two scale is a shift of the target's bias: exact, whatever the range of the source."""
-    source_emin, asked = source.emin, cast
-    if shift:
-        cast = cast.replace(format=replace(cast.format, bias=cast.format.bias + shift))
-    narrow = source is not LANE64 and shift is not None and decodes_in(source, LANE32)  # type: ignore[arg-type]
-    lane = LANE32 if narrow and fits_lane(cast, LANE32) and decodes_in(cast.format, LANE32) else LANE64
-    if not decodes_in(cast.format, lane):
-        raise ValueError(f"the scale 2**{shift} moves {cast.format.name} beyond the range of float64")
-    to = encode_spec(cast, lane, source_emin - (shift or 0))
-    back = decode_spec(cast.format, lane)
-    driver = cpu_stats.cast_driver(encode_plan(cast, lane), lane, (to, back) if freeze else None)
-    smallest = (
-        lane.code((source_emin + lane.bias) << lane.trailing_bits)
-        if source_emin > lane.emin
-        else lane.code(1 << lane.trailing_bits)
-    )
-    limits = np.array([cast.format.smallest_normal_code, smallest], lane.code)
-    return CastPass(asked, lane, driver, as_array(to, lane), as_array(back, lane), limits)
+    shifted = cast.replace(format=replace(cast.format, bias=cast.format.bias + scale.shift)) if scale.shift else cast
+    narrow = isinstance(source, FloatFormat) and scale.factor == 1.0 and decodes_in(source, LANE32)
+    lane = LANE32 if narrow and fits_lane(shifted, LANE32) and decodes_in(shifted.format, LANE32) else LANE64
+    if not decodes_in(shifted.format, lane):
+        raise ValueError(
+            f"no statistics of {cast.format.name} times 2**{-scale.shift}: it has values beyond float64, or subnormal in "
+            "it, or of more than 24 significant bits"
+        )
+    to, back = encode_spec(shifted, lane, source.emin - scale.shift), decode_spec(shifted.format, lane)
+    driver = cpu_stats.cast_driver(encode_plan(shifted, lane), lane, (to, back) if freeze else None)
+    smallest_input = np.array([ldexp(scale.factor, source.emin)], lane.value).view(lane.code)[0]
+    limits = np.array([shifted.format.smallest_normal_code, smallest_input], lane.code)
+    return CastPass(cast, lane, driver, as_array(to, lane), as_array(back, lane), limits)
 
 
 def _segment(
     piece: Bits, source: Source, passes: Sequence[CastPass], factor: float, key: np.uint64, first: int
-) -> Partial:
-    """Statistics of one segment, block by block."""
-    own = LANE32 if source is not LANE64 and decodes_in(source, LANE32) else LANE64  # type: ignore[arg-type]
+) -> Part:
+    """Statistics of one segment, block by block, each block for every format while it is in the cache."""
+    own = LANE32 if isinstance(source, FloatFormat) and decodes_in(source, LANE32) else LANE64
     views = {own: _in_lane(piece, source, own)}
-    if any(cast_pass.lane is not own for cast_pass in passes):
+    histogram = _histogram(views[own], own)
+    if any(one.lane is LANE64 for one in passes) and own is LANE32:
         views[LANE64] = _in_lane(piece, source, LANE64)
     if factor != 1.0:
-        scaled = (views[LANE64].view(np.float64) * factor).view(np.uint64)
-        histogram = _histogram(views[own], own)
-        views = {own: views[own], LANE64: scaled}
-    else:
-        histogram = _histogram(views[own], own)
+        with np.errstate(under="ignore", invalid="ignore"):
+            views[LANE64] = (views[LANE64].view(np.float64) * factor).view(np.uint64)
 
-    n = len(passes)
-    counts, used = np.zeros((n, len(cpu_stats.COUNTS)), np.int64), np.zeros((n, 256), np.uint8)
-    partial = np.zeros((n, len(cpu_stats.SUMS) + 2, cpu_stats.COLUMNS))
-    partial[:, -1] = 1.0  # denominators
-    units = {lane: 0 if lane is LANE32 else _unit(view) for lane, view in views.items()}
-    size = min(piece.size, cpu_stats.BLOCK)
-    kinds, codes = np.empty(size, np.uint8), np.empty(size, np.uint8)
-    results = {lane: np.empty(size, lane.code) for lane in views}
+    working = [_Working(one, histogram.nonfinite > 0) for one in passes]
     for start in range(0, piece.size, cpu_stats.BLOCK):
-        for row, one in enumerate(passes):
-            x = views[one.lane][start : start + cpu_stats.BLOCK]
-            m = x.size
-            out, kind, code = results[one.lane][:m], kinds[:m], codes[:m]
-            index = np.uint64(first + start)
-            one.driver(x, one.encode_numbers, one.decode_numbers, one.limits, key, index, out, kind, code)
-            cpu_stats.moments_driver(one.lane)(
-                x.view(one.lane.value), out.view(one.lane.value), kind, _factors(units[one.lane]),
-                partial[row].reshape(-1), counts[row],
-            )  # fmt: skip
-            if one.cast.format.bits <= 8:
-                if histogram.nonfinite:
-                    code = code[(x & one.lane.code((1 << (one.lane.bits - 1)) - 1)) < one.lane.code(one.lane.infinity)]
-                cpu_stats.used_driver()(code, used[row])
-    sums = np.ascontiguousarray(partial[:, :-2]).sum(axis=2)
-    # In units of x: the error of a product with a scale that is no power of two.
-    sums[:, cpu_stats.SUMS.index("error")] /= factor
-    largest = (partial[:, -2] / partial[:, -1]).max(axis=1, initial=0.0)
-    return Partial(sums, counts, largest, used, [units[one.lane] for one in passes], histogram)
+        for one in working:
+            one.add(views[one.cast_pass.lane][start : start + cpu_stats.BLOCK], key, as_index(first + start))
+    return histogram, [one.part(factor) for one in working]
+
+
+class _Working:
+    """Sums of one format over the blocks of a segment."""
+
+    def __init__(self, cast_pass: CastPass, nonfinite: bool) -> None:
+        lane = cast_pass.lane
+        self.cast_pass, self.nonfinite = cast_pass, nonfinite
+        self.results = np.empty(cpu_stats.BLOCK, lane.code)
+        self.kinds, self.codes = np.empty(cpu_stats.BLOCK, np.uint8), np.empty(cpu_stats.BLOCK, np.uint8)
+        self.counts, self.used = np.zeros(len(cpu_stats.COUNTS), np.int64), np.zeros(256, np.uint8)
+        self.sums: list[tuple[NDArray[np.float64], Units]] = []
+        self.largest = 0.0
+        self.partial = _fresh_partial()
+
+    def add(self, x: Bits, key: np.uint64, index: np.uint64) -> None:
+        """Cast one block and add what became of it."""
+        driver, lane = self.cast_pass.driver, self.cast_pass.lane
+        results, kinds, codes = self.results[: x.size], self.kinds[: x.size], self.codes[: x.size]
+        numbers = (self.cast_pass.encode_numbers, self.cast_pass.decode_numbers, self.cast_pass.limits)
+        driver(x, *numbers, key, index, results, kinds, codes)
+        values, rounded = x.view(lane.value), results.view(lane.value)
+        units = _units(values, rounded) if lane is LANE64 else NO_UNITS
+        cpu_stats.moments_driver(lane)(values, rounded, kinds, _factors(units), self.partial.reshape(-1), self.counts)
+        if lane is LANE64:
+            self.close(units)  # the next block has units of its own
+        if self.cast_pass.cast.format.bits <= 8:
+            finite = codes[np.isfinite(values)] if self.nonfinite else codes
+            cpu_stats.used_driver()(finite, self.used)
+
+    def close(self, units: Units) -> None:
+        """Add up the columns."""
+        self.sums.append((self.partial[:-2].sum(axis=1), units))
+        self.largest = max(self.largest, float((self.partial[-2] / self.partial[-1]).max()))
+        self.partial = _fresh_partial()
+
+    def part(self, factor: float) -> FormatPart:
+        """All blocks together; the error in units of x, where a factor was multiplied in."""
+        self.close(NO_UNITS)
+        error = list(cpu_stats.SUMS).index("error")
+        for sums, _ in self.sums:
+            sums[error] /= factor
+        return FormatPart(self.sums, self.counts, self.largest, self.used)
+
+
+def _fresh_partial() -> NDArray[np.float64]:
+    partial_sums = np.zeros((len(cpu_stats.SUMS) + 2, cpu_stats.COLUMNS))
+    partial_sums[-1] = 1.0  # the denominators of the largest relative errors
+    return partial_sums
 
 
 def _in_lane(piece: Bits, source: Source, lane: Lane) -> Bits:
     """The bits of the values in a lane."""
-    if piece.dtype == lane.code and (source is LANE64 or source.name == "float32"):  # type: ignore[union-attr]
+    if source == (FLOAT32 if lane is LANE32 else LANE64):
         return piece
+    assert isinstance(source, FloatFormat)
     bits = np.empty(piece.size, lane.code)
-    decode_step(source, lane, False).function(piece, bits, NOTHING, NOTHING)  # type: ignore[arg-type]
+    decode_step(source, lane, False).function(piece, bits, np.uint64(0), np.uint64(0))
     return bits
 
 
-def _unit(view: Bits) -> int:
-    """The exponent of the largest finite magnitude of 64-bit lanes: values in its units have squares of normal size."""
-    values = np.abs(view.view(np.float64))
-    amax = float(np.max(values, where=values < np.inf, initial=0.0))
-    return frexp(amax)[1] if amax else 0
+def _units(x: NDArray[Any], results: NDArray[Any]) -> Units:
+    """Exponents of the largest finite input, result and error of a block: in these units squares are of normal size."""
+    kept = np.isfinite(x) & np.isfinite(results)
+    with np.errstate(invalid="ignore", over="ignore"):
+        columns = ((x, np.isfinite(x)), (results, kept), (results - x, kept))
+        x_unit, result_unit, error_unit = (
+            frexp(float(np.max(np.abs(column), where=where, initial=0.0)))[1] for column, where in columns
+        )
+    return x_unit, result_unit, error_unit
 
 
-def _factors(unit: int) -> NDArray[np.float64]:
-    """Two powers of two whose product is 2**-unit (one alone might be subnormal)."""
-    return np.array([ldexp(1.0, -(unit // 2)), ldexp(1.0, -(unit - unit // 2))])
+@lru_cache(maxsize=4096)
+def _factors(units: Units) -> NDArray[np.float64]:
+    """For each unit two powers of two whose product is 2**-unit (one alone might be subnormal)."""
+    return np.array([ldexp(1.0, -half) for unit in units for half in (unit // 2, unit - unit // 2)])
 
 
 def _histogram(bits: Bits, lane: Lane) -> ExponentHistogram:
     """The exponent histogram of a segment."""
-    unit = 0 if lane is LANE32 else _unit(bits)
     counts, powers = np.zeros(lane.bins + 2, np.int64), np.zeros(lane.bins, np.int64)
-    energies, largest = np.zeros(lane.bins), np.zeros(1, lane.code)
-    cpu_stats.histogram_driver(lane)(bits, bits.view(lane.value), _factors(unit), counts, powers, energies, largest)
+    squares, largest = np.zeros(lane.bins), np.zeros(1, lane.code)
+    for start in range(0, bits.size, cpu_stats.BLOCK):
+        cpu_stats.histogram_driver(lane)(bits[start : start + cpu_stats.BLOCK], counts, powers, squares, largest)
     filled = np.flatnonzero(counts[: lane.bins])
     low, high = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
-    amax = float(largest.view(lane.value)[0])
-    return ExponentHistogram(
-        np.arange(low, high, dtype=np.int64) + (lane.emin - lane.trailing_bits),
-        counts[low:high].copy(), powers[low:high].copy(), energies[low:high].copy(),
-        unit, int(counts[-2]), int(counts[-1]), amax,
-    )  # fmt: skip
+    exponents = np.arange(low, high, dtype=np.int64) + (lane.emin - lane.trailing_bits)
+    zeros, nonfinite, amax = int(counts[-2]), int(counts[-1]), float(largest.view(lane.value)[0])
+    bins = (counts[low:high], powers[low:high], squares[low:high])
+    return ExponentHistogram(exponents, *bins, zeros=zeros, nonfinite=nonfinite, amax=amax)
 
 
-def _merged(partials: Sequence[Partial], passes: Sequence[CastPass], scale: float) -> TensorStats:
-    empty = ExponentHistogram(
-        np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), 0, 0, 0, 0.0
-    )
-    histogram = reduce(ExponentHistogram.merge, (part.histogram for part in partials), empty)
-    formats = tuple(_format_stats(row, one, partials) for row, one in enumerate(passes))
-    return TensorStats(scale, histogram, formats)
+def _joined(cast: Cast, parts: Sequence[FormatPart]) -> FormatStats:
+    """All segments of one format."""
+    sums = [item for part in parts for item in part.sums]
 
+    def total(column: int, powers: tuple[int, int, int]) -> pairs.Pair:
+        return pairs.add(
+            (float(row[column]), sum(p * unit for p, unit in zip(powers, units, strict=True))) for row, units in sums
+        )
 
-def _format_stats(row: int, one: CastPass, partials: Sequence[Partial]) -> FormatStats:
-    def total(column: int, power: int) -> Pair:
-        pairs = [(float(part.sums[row, column]), power * part.exponents[row]) for part in partials]
-        unit = max((e for m, e in pairs if m), default=0)
-        return fsum(ldexp(m, max(e - unit, -4000)) for m, e in pairs), unit
-
+    used = reduce(np.bitwise_or, (part.used for part in parts), np.zeros(256, np.uint8))
     return FormatStats(
-        one.cast,
-        Sums(*(total(column, 1 if name == "error" else 2) for column, name in enumerate(cpu_stats.SUMS))),
-        sum((part.counts[row] for part in partials), np.zeros(len(cpu_stats.COUNTS), np.int64)),
-        max((float(part.largest[row]) for part in partials), default=0.0),
-        reduce(np.bitwise_or, (part.used[row] for part in partials), np.zeros(256, np.uint8))
-        if one.cast.format.bits <= 8
-        else None,
+        cast,
+        Sums(*(total(column, powers) for column, powers in enumerate(cpu_stats.SUMS.values()))),
+        sum((part.counts for part in parts), np.zeros(len(cpu_stats.COUNTS), np.int64)),
+        max((part.largest for part in parts), default=0.0),
+        used if cast.format.bits <= 8 else None,
     )

@@ -1,0 +1,226 @@
+"""The peers' runs, each as its users would write it, into memory that is already there where the peer can.
+
+Packages are imported inside: contenders.py asks first whether they are installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import fpemu as fp
+from benchmarks.ours import EXPONENTS
+from benchmarks.shared import implementations
+from benchmarks.timing import Run
+from benchmarks.works import BITS, Array, Work
+from fpemu import FloatFormat, Rounding
+
+
+def _nearest(work: Work) -> bool:
+    return all(cast.rounding is Rounding.NEAREST_EVEN for cast in work.casts)
+
+
+class Kept:
+    """The last result of a peer that allocates a new one at each call."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call, self.value = call, None
+
+    def __call__(self) -> None:
+        self.value = None  # freed before, as in a loop that keeps one
+        self.value = self._call()
+
+
+# ---- NumPy and ml_dtypes: dtypes that NumPy casts to and from -----------------------------------------------------------
+def _numpy_dtype(package: str, format: FloatFormat) -> np.dtype[Any] | None:
+    if package == "numpy":
+        return np.dtype(np.float16) if format == fp.FORMATS["float16"] else None
+    import ml_dtypes
+
+    known = format == fp.FORMATS.get(format.name) and hasattr(ml_dtypes, format.name)
+    return np.dtype(getattr(ml_dtypes, format.name)) if known else None
+
+
+def numpy_handles(package: str, work: Work) -> bool:
+    """Whether NumPy has a dtype for the format."""
+    return _nearest(work) and _numpy_dtype(package, work.cast.format) is not None
+
+
+def numpy_encode(package: str, work: Work, x: Array, threads: int) -> Run:
+    """``np.copyto`` into an array of the narrow dtype."""
+    out = np.empty(x.shape, _numpy_dtype(package, work.cast.format))
+    return Run(_quiet(lambda: np.copyto(out, x, casting="unsafe")), lambda: out.view(BITS[out.itemsize]))
+
+
+def numpy_decode(package: str, work: Work, x: Array, threads: int) -> Run:
+    """``np.copyto`` from an array of the narrow dtype."""
+    narrow, out = x.view(_numpy_dtype(package, work.cast.format)), np.empty(x.shape, work.writes)
+    return Run(_quiet(lambda: np.copyto(out, narrow, casting="unsafe")), lambda: out)
+
+
+def numpy_quantize(package: str, work: Work, x: Array, threads: int) -> Run:
+    """There and back: two passes."""
+    narrow, out = np.empty(x.shape, _numpy_dtype(package, work.cast.format)), np.empty(x.shape, work.writes)
+
+    def call() -> None:
+        np.copyto(narrow, x, casting="unsafe")
+        np.copyto(out, narrow, casting="unsafe")
+
+    return Run(_quiet(call), lambda: out)
+
+
+def _quiet(call: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        with np.errstate(all="ignore"):
+            call()
+
+    return run
+
+
+def numpy_stats(work: Work, x: Array, threads: int) -> Run:
+    """The same facts from whole-array expressions over ml_dtypes casts."""
+    dtypes = [_numpy_dtype("ml_dtypes", c.format) or _numpy_dtype("numpy", c.format) for c in work.casts]
+
+    def row(dtype: np.dtype[Any] | None) -> list[float]:
+        wide = x.astype(np.float64)
+        result = x.astype(dtype).astype(np.float64)
+        signal, product = float(np.sum(wide * wide)), float(np.sum(wide * result))
+        new_zero = np.count_nonzero((result == 0) & (x != 0))
+        noise, power = float(np.sum((wide - result) ** 2)), float(np.sum(result * result))
+        return [new_zero, 10 * np.log10(signal / noise), product / np.sqrt(signal * power), product / signal]
+
+    kept = Kept(lambda: np.array([row(dtype) for dtype in dtypes]))
+    return Run(kept, lambda: np.asarray(kept.value))
+
+
+def numpy_histogram(work: Work, x: Array, threads: int) -> Run:
+    """``frexp`` and ``bincount``: counts alone, without energies."""
+
+    def call() -> Array:
+        # frexp's significand is in [1/2, 1); exponents below the smallest stand for no finite non-zero number.
+        exponents = np.frexp(x[x != 0])[1] - (EXPONENTS[0] + 1)
+        return np.bincount(exponents, minlength=len(EXPONENTS))
+
+    kept = Kept(call)
+    return Run(kept, lambda: np.asarray(kept.value, np.float64))
+
+
+# ---- torch --------------------------------------------------------------------------------------------------------------
+def torch_handles(work: Work) -> bool:
+    """Whether torch has a dtype for the format."""
+    import torch
+
+    format = work.cast.format
+    return _nearest(work) and format == fp.FORMATS.get(format.name) and hasattr(torch, format.name)
+
+
+def _torch_pair(x: Array, dtype: Any, threads: int) -> tuple[Array, Any]:
+    """Memory as NumPy sees it and as torch does, so that all contenders write to memory of one kind."""
+    import torch
+
+    torch.set_num_threads(threads)
+    memory = np.empty(x.shape, BITS[dtype.itemsize])
+    views = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    signed = memory.view(f"i{memory.itemsize}") if memory.itemsize > 1 else memory
+    return memory, torch.from_numpy(signed).view(views[memory.itemsize]).view(dtype)
+
+
+def torch_encode(work: Work, x: Array, threads: int) -> Run:
+    """``copy_`` into a tensor of the narrow dtype."""
+    import torch
+
+    codes, out = _torch_pair(x, getattr(torch, work.cast.format.name), threads)
+    values = torch.from_numpy(x)
+    return Run(lambda: out.copy_(values), lambda: codes)
+
+
+def torch_decode(work: Work, x: Array, threads: int) -> Run:
+    """``copy_`` from a tensor of the narrow dtype."""
+    import torch
+
+    codes, narrow = _torch_pair(x, getattr(torch, work.cast.format.name), threads)
+    codes[...] = x
+    memory, out = _torch_pair(x, getattr(torch, work.dtype), threads)
+    return Run(lambda: out.copy_(narrow), lambda: memory.view(work.dtype))
+
+
+def torch_quantize(work: Work, x: Array, threads: int) -> Run:
+    """There and back: two passes."""
+    import torch
+
+    _, narrow = _torch_pair(x, getattr(torch, work.cast.format.name), threads)
+    memory, out = _torch_pair(x, getattr(torch, work.dtype), threads)
+    values = torch.from_numpy(x)
+    return Run(lambda: out.copy_(narrow.copy_(values)), lambda: memory.view(work.dtype))
+
+
+# ---- gfloat -------------------------------------------------------------------------------------------------------------
+def gfloat_handles(work: Work) -> bool:
+    """Signed formats that float64 holds, all roundings but to-odd (and stochastic, whose random bits are its own)."""
+    return bool(implementations().TABLE["gfloat"].handles(work.reads, work.cast))
+
+
+def gfloat_encode(work: Work, x: Array, threads: int) -> Run:
+    """``round_ndarray`` and ``encode_ndarray`` on float64."""
+    kept = Kept(lambda: implementations().TABLE["gfloat"].encode(x, work.cast))
+    return Run(kept, lambda: np.asarray(kept.value))
+
+
+def gfloat_quantize(work: Work, x: Array, threads: int) -> Run:
+    """``round_ndarray`` on float64."""
+    import gfloat
+
+    info = implementations().gfloat_info(work.cast.format)
+    kept = Kept(lambda: gfloat.round_ndarray(info, x.astype(np.float64)).astype(work.dtype))
+    return Run(_quiet(kept), lambda: np.asarray(kept.value))
+
+
+def gfloat_decode(work: Work, x: Array, threads: int) -> Run:
+    """``decode_ndarray``, which makes float64."""
+    import gfloat
+
+    info = implementations().gfloat_info(work.cast.format)
+    kept = Kept(lambda: gfloat.decode_ndarray(info, x).astype(work.dtype))
+    return Run(_quiet(kept), lambda: np.asarray(kept.value))
+
+
+# ---- apytypes -----------------------------------------------------------------------------------------------------------
+def apytypes_handles(work: Work) -> bool:
+    """Formats with the specials of IEEE 754."""
+    format = work.cast.format
+    return _nearest(work) and format == FloatFormat.ieee(format.exponent_bits, format.trailing_bits, format.name)
+
+
+def apytypes_encode(work: Work, x: Array, threads: int) -> Run:
+    """``from_array``; the codes are asked for outside the clock."""
+    import apytypes
+
+    format = work.cast.format
+    kept = Kept(lambda: apytypes.APyFloatArray.from_array(x, format.exponent_bits, format.trailing_bits))
+    return Run(kept, lambda: kept.value.to_bits(True))  # type: ignore[attr-defined]
+
+
+def apytypes_quantize(work: Work, x: Array, threads: int) -> Run:
+    """``from_array`` and ``to_numpy``, which makes float64."""
+    import apytypes
+
+    format = work.cast.format
+
+    def call() -> Array:
+        narrow = apytypes.APyFloatArray.from_array(x, format.exponent_bits, format.trailing_bits)
+        return np.asarray(narrow.to_numpy().astype(work.dtype))
+
+    kept = Kept(call)
+    return Run(kept, lambda: np.asarray(kept.value))
+
+
+def apytypes_decode(work: Work, x: Array, threads: int) -> Run:
+    """``to_numpy``, which makes float64; the array is made outside the clock."""
+    import apytypes
+
+    format = work.cast.format
+    narrow = apytypes.APyFloatArray.from_bits(x, format.exponent_bits, format.trailing_bits)
+    kept = Kept(lambda: narrow.to_numpy().astype(work.dtype))
+    return Run(kept, lambda: np.asarray(kept.value))

@@ -1,0 +1,73 @@
+"""The roofline: compiled loops that only move the bytes a work moves, in the same threads.
+
+A work reads each input element once and writes each output element once; so does the copy, which cuts or widens the
+bits instead of converting them.  Works that write nothing are set against a loop that only reads.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import from_dtype, njit, types
+
+from benchmarks.ours import in_threads
+from benchmarks.timing import Run
+from benchmarks.works import BITS, Array, Work
+from fpemu.targets.threads import run_parts
+
+NAME = "copy"
+
+
+@cache
+def copy_driver(source: np.dtype[Any], target: np.dtype[Any], layout: str) -> Any:
+    """``driver(x, out)``: the low bits of every x."""
+    cut = target.type
+
+    def copy(x, out):  # type: ignore[no-untyped-def]
+        for i in range(x.size):
+            out[i] = cut(x[i])
+
+    read = types.Array(from_dtype(source), 1, layout, readonly=True)
+    return njit(types.void(read, types.Array(from_dtype(target), 1, "C")), cache=True, nogil=True)(copy)
+
+
+@cache
+def read_driver(source: np.dtype[Any], layout: str) -> Any:
+    """``driver(x)``: the bits of all x, or-ed together."""
+    zero = source.type(0)
+
+    def read(x):  # type: ignore[no-untyped-def]
+        bits = zero
+        for i in range(x.size):
+            bits |= x[i]
+        return bits
+
+    number = from_dtype(source)
+    return njit(number(types.Array(number, 1, layout, readonly=True)), cache=True, nogil=True)(read)
+
+
+def copy(work: Work, x: Array, threads: int) -> Run:
+    """The copy, or the read, that goes with a work."""
+    bits = x.view(BITS[x.itemsize])
+    layout = "C" if bits.flags.c_contiguous else "A"
+    if work.writes is None:
+        seen: list[Any] = []
+        read = read_driver(bits.dtype, layout)
+
+        def read_part(start: int, stop: int) -> None:
+            seen.append(read(bits[start:stop]))
+
+        def read_all() -> None:
+            seen.clear()
+            run_parts(read_part, bits.size)
+
+        return Run(in_threads(threads, read_all), lambda: np.bitwise_or.reduce(np.array(seen, bits.dtype), keepdims=True))
+    out = np.empty(x.shape, BITS[work.writes.itemsize])
+    driver = copy_driver(bits.dtype, out.dtype, layout)
+
+    def part(start: int, stop: int) -> None:
+        driver(bits[start:stop], out[start:stop])
+
+    return Run(in_threads(threads, lambda: run_parts(part, bits.size)), lambda: out)

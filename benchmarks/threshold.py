@@ -1,0 +1,91 @@
+"""From which size on threads pay: fpemu.targets.threads.PARALLEL_FROM is chosen by this.
+
+One thread and all threads take turns on arrays of growing size, threads forced on for every size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+import fpemu as fp
+from benchmarks import ours, timing
+from benchmarks.works import Inputs, Work
+from fpemu.targets import host
+from fpemu.targets import threads as pool
+
+SIZES = tuple(1 << power for power in range(host.CHUNK.bit_length() - 1, 23))  # below a chunk no thread is asked
+SAMPLE = 1 << 22  # elements of a sample: as many calls as it takes
+
+WORKS: tuple[tuple[Work, Callable[..., timing.Run]], ...] = (
+    (Work("encode to 8 bits", "encode", (fp.Cast("e4m3"),)), ours.encode),
+    (Work("quantize to 8 bits", "quantize", (fp.Cast("e4m3"),)), ours.quantize),
+    (Work("decode", "decode", (fp.Cast("e4m3"),)), ours.decode),
+)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Seconds of a call, by size: a list of rounds each."""
+
+    work: str
+    sizes: list[int]
+    one: list[list[float]]  #: one thread
+    many: list[list[float]]  #: all threads
+
+
+def crossings(threads: int, rounds: int, largest: int, say: Callable[[str], None]) -> Iterator[Crossing]:
+    """Measure every work of WORKS up to a size."""
+    if threads < 2:
+        return
+    sizes = [size for size in SIZES if size <= largest]
+    for work, prepare in WORKS:
+        say(f"threads: {work.name}")
+        one: list[list[float]] = []
+        many: list[list[float]] = []
+        for size in sizes:
+            x, calls = Inputs(size).of(work), max(SAMPLE // size // 8, 1)
+            runs = [partial(_repeat, prepare(work, x, count).call, calls) for count in (1, threads)]
+            with threads_always():
+                for run in runs:
+                    run()
+                samples = timing.interleaved(runs, rounds, pause=0)
+            for kept, seconds in zip((one, many), samples, strict=True):
+                kept.append([sample / calls for sample in seconds])
+        yield Crossing(work.name, sizes, one, many)
+
+
+@contextmanager
+def threads_always() -> Iterator[None]:
+    """Threads for arrays of every size."""
+    kept, pool.PARALLEL_FROM = pool.PARALLEL_FROM, 0
+    try:
+        yield
+    finally:
+        pool.PARALLEL_FROM = kept
+
+
+def _repeat(call: Callable[[], object], calls: int) -> None:
+    for _ in range(calls):
+        call()
+
+
+def gains(crossing: Crossing) -> list[float]:
+    """How many times as fast all threads are, by size: the median of the ratios of each round."""
+    return [
+        median(a / b for a, b in zip(one, many, strict=True))
+        for one, many in zip(crossing.one, crossing.many, strict=True)
+    ]
+
+
+def pays_from(crossing: Crossing) -> int | None:
+    """The smallest measured size from which threads never lose; None if there is none."""
+    size = None
+    for candidate, gain in zip(reversed(crossing.sizes), reversed(gains(crossing)), strict=True):
+        if gain < 1:
+            break
+        size = candidate
+    return size

@@ -1,0 +1,55 @@
+"""Rounds: every contender once, then every contender again, so that what slows the machine slows them all."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+# A pool that has just worked may still spin (OpenMP's does, for some milliseconds) and take a core from whoever is next.
+PAUSE = 0.01
+
+
+class Run(NamedTuple):
+    """Something prepared, to be timed."""
+
+    call: Callable[[], object]  #: does the work once
+    result: Callable[[], Array]  #: what the last call left behind
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No garbage collection meanwhile."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def interleaved(calls: Sequence[Callable[[], object]], rounds: int, pause: float = PAUSE) -> list[list[float]]:
+    """Seconds of every call in every round, one list a call; each round begins with another call."""
+    seconds: list[list[float]] = [[0.0] * rounds for _ in calls]
+    with undisturbed():
+        for done in range(rounds):
+            for place in range(len(calls)):
+                which = (done + place) % len(calls)
+                time.sleep(pause)
+                seconds[which][done] = seconds_of(calls[which])
+    return seconds

@@ -1,0 +1,148 @@
+"""WORKS: what is measured, as data; and the inputs it is measured on.
+
+A work reads one array and writes another.  Inputs are drawn from a standard normal distribution with a fixed seed:
+normal and subnormal results of every format, few overflows.  Codes to decode are those of the same values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+import fpemu as fp
+from fpemu import Cast, FloatFormat, Rounding
+
+Array = np.ndarray[Any, Any]
+
+MAIN = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+BITS = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
+LOW_HALVES = (0, 1, 0x0FFF, 0x1000, 0x1001, 0x7FFF, 0x8000, 0x8001, 0xFFFF)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One thing to do to a large array."""
+
+    group: str  #: names its targets, and its table
+    kind: str  #: encode, quantize, decode, stats or histogram: names its contenders
+    casts: tuple[Cast, ...] = ()
+    dtype: str = "float32"  #: of the values, read or (decode) written
+    strided: bool = False  #: reads every second element of an array
+
+    @property
+    def cast(self) -> Cast:
+        """The cast of works that have one."""
+        return self.casts[0]
+
+    @property
+    def name(self) -> str:
+        """Unique among WORKS."""
+        source = self.dtype + "[::2]" * self.strided
+        if self.kind == "decode":
+            return f"decode {self.cast.format.name} -> {self.dtype}"
+        if self.kind in ("encode", "quantize"):
+            rounding = "" if self.cast.rounding is Rounding.NEAREST_EVEN else f", {self.cast.rounding.value}"
+            return f"{self.kind} {source} -> {self.cast.format.name}{rounding}"
+        if self.kind == "stats":
+            return f"tensor_stats {source}, {len(self.casts)} formats"
+        return f"exponent_histogram {source}"
+
+    @property
+    def reads(self) -> np.dtype[Any]:
+        """The dtype of the input."""
+        return self.cast.format.code_dtype if self.kind == "decode" else np.dtype(self.dtype)
+
+    @property
+    def writes(self) -> np.dtype[Any] | None:
+        """The dtype of the output; None where only a few numbers come out."""
+        if self.kind == "encode":
+            return self.cast.format.code_dtype
+        return np.dtype(self.dtype) if self.kind in ("quantize", "decode") else None
+
+
+def _works(group: str, kind: str, formats: tuple[str, ...], dtype: str = "float32", **more: Any) -> tuple[Work, ...]:
+    return tuple(Work(group, kind, (Cast(name),), dtype, **more) for name in formats)
+
+
+def _by_width(bits: int) -> tuple[str, ...]:
+    return tuple(name for name in MAIN if fp.FORMATS[name].bits == bits)
+
+
+OTHER_FORMATS = tuple(
+    name
+    for name, format in fp.FORMATS.items()
+    if format.bits <= 16 and name not in MAIN and not name.startswith("binary")
+) + ("binary8p3se", "binary8p4se", "binary12p6se", "binary16p8se")
+OTHER_ROUNDINGS = tuple(one for one in Rounding if one not in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC))
+
+WORKS: tuple[Work, ...] = (
+    *_works("encode to 16 bits", "encode", _by_width(16)),
+    *_works("encode to 8 bits", "encode", _by_width(8)),
+    *_works("quantize to 16 bits", "quantize", _by_width(16)),
+    *_works("quantize to 8 bits", "quantize", _by_width(8)),
+    *_works("decode", "decode", MAIN),
+    *_works("other formats", "encode", OTHER_FORMATS),
+    *(Work("other roundings", "encode", (Cast("e4m3", rounding=one),)) for one in OTHER_ROUNDINGS),
+    Work("stochastic rounding", "encode", (Cast("e4m3", rounding=Rounding.STOCHASTIC),)),
+    *_works("float64 input", "encode", MAIN, "float64"),
+    *_works("float16 input", "encode", _by_width(8), "float16"),
+    *_works("strided input", "encode", ("float8_e4m3fn",), strided=True),
+    Work("tensor_stats", "stats", tuple(Cast(name) for name in MAIN)),
+    Work("exponent_histogram", "histogram"),
+)
+
+
+# ---- inputs ---------------------------------------------------------------------------------------------------------
+@dataclass
+class Inputs:
+    """Arrays of ``size`` elements for any work, each drawn once."""
+
+    size: int
+    seed: int = 0
+    _doubles: Array | None = field(default=None, repr=False)
+
+    @cached_property
+    def floats(self) -> Array:
+        """float32."""
+        return np.random.default_rng(self.seed).standard_normal(self.size, np.float32)
+
+    def of(self, work: Work) -> Array:
+        """The input of a work: values, or codes."""
+        if work.kind == "decode":
+            return np.asarray(fp.encode(self.floats, work.cast))
+        if work.dtype == "float64":  # drawn, not widened: float64 inputs have bits that float32 has not
+            if self._doubles is None:
+                self._doubles = np.random.default_rng(self.seed).standard_normal(self.size)
+            values = self._doubles
+        else:
+            self._doubles = None  # large, and wanted by works that follow each other
+            values = self.floats if work.dtype == "float32" else self.floats.astype(work.dtype)
+        return values[::2] if work.strided else values
+
+
+def edges(work: Work) -> Array:
+    """Where conversions go wrong: what contenders are compared on before anything is timed.
+
+    All codes; all float16; float32 with every upper half and lower halves around the ties; the same as float64, with
+    the float64 neighbours on both sides.  NaN is left out where the format has none.  For statistics, some values.
+    """
+    if work.writes is None:
+        return Inputs(1 << 16).of(work)
+    if work.kind == "decode":
+        return np.arange(1 << work.cast.format.bits).astype(work.reads)
+    if work.dtype == "float16":
+        values: Array = np.arange(1 << 16).astype(np.uint16).view(np.float16)
+    else:
+        high = np.arange(1 << 16, dtype=np.uint32) << 16
+        values = (high[:, None] | np.array(LOW_HALVES, np.uint32)).reshape(-1).view(np.float32)
+    if not work.cast.format.has_nan:
+        values = values[~np.isnan(values)]
+    if work.dtype == "float64":
+        with np.errstate(all="ignore"):
+            exact = values.astype(np.float64)
+            values = np.concatenate([exact, np.nextafter(exact, np.inf), np.nextafter(exact, -np.inf)])
+    return np.repeat(values, 2)[::2] if work.strided else values
+
