@@ -10,6 +10,7 @@ import numpy as np
 import fpemu as fp
 from benchmarks import contenders
 from benchmarks.contenders import Contender
+from benchmarks.results import PEER
 from benchmarks.shared import followed
 from benchmarks.works import BITS, Array, Work, edges
 
@@ -25,7 +26,7 @@ class Agreement(NamedTuple):
 
 def of(contender: Contender, work: Work, threads: int) -> Agreement:
     """Compare on the edges.  A peer that raises has refused; an error of ours is an error."""
-    theirs_cast = followed(contender.name, work.reads, work.cast) if contender.peer and len(work.casts) == 1 else None
+    theirs_cast = followed(contender.name, work.reads, work.cast) if contender.role == PEER and len(work.casts) == 1 else None
     same = theirs_cast is None or theirs_cast == work.cast
     asked = work if same or theirs_cast is None else replace(work, casts=(theirs_cast,))
     x = edges(work)
@@ -34,11 +35,10 @@ def of(contender: Contender, work: Work, threads: int) -> Agreement:
         run.call()
         theirs = run.result()
     except Exception as error:
-        if not contender.peer:
+        if contender.role != PEER:
             raise
         return Agreement(0, 0, "", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-    ours = next(row for row in contenders.TABLE if row.name == contenders.OURS and row.kind == work.kind)
-    run = ours.prepare(asked, x, threads)
+    run = contenders.fpemu_at(asked).prepare(asked, x, threads)
     run.call()
     overflow = "" if same or theirs_cast is None else theirs_cast.overflow.value
     return Agreement(theirs.size, differing(run.result(), theirs, work), overflow, "")

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 from benchmarks import ours, peers, roofline
+from benchmarks.results import OURS, PEER, ROOFLINE
 from benchmarks.timing import Run
 from benchmarks.works import Array, Work
 
@@ -22,66 +24,75 @@ class Contender:
     kind: str  #: of works
     prepare: Prepare
     package: str = "fpemu"  #: that must be installed
+    role: str = PEER
     threaded: bool = False  #: uses the threads of the run; else one
     allocates: bool = False  #: cannot write into memory that is already there
     handles: Callable[[Work], bool] = lambda work: True
-
-    @property
-    def peer(self) -> bool:
-        """Whether it is neither ours nor the roofline."""
-        return self.package != "fpemu"
 
     def takes(self, work: Work) -> bool:
         """Whether it does this work, here."""
         return self.kind == work.kind and find_spec(self.package) is not None and self.handles(work)
 
 
-OURS, ONE_THREAD, RUN_TIME = "fpemu", "fpemu, one thread", "fpemu, run-time format"
-KINDS = ("encode", "quantize", "decode", "stats", "histogram")
+NAME, ONE_THREAD, RUN_TIME = "fpemu", "fpemu, one thread", "fpemu, run-time format"
 
 
 def _alone(prepare: Prepare) -> Prepare:
     return lambda work, x, threads: prepare(work, x, 1)
 
 
+def _roofline(name: str, kind: str, prepare: Prepare) -> Contender:
+    return Contender(name, kind, prepare, role=ROOFLINE, threaded=True)
+
+
+def _ours(kind: str, prepare: Prepare, name: str = NAME, threaded: bool = True, **more: Any) -> Contender:
+    return Contender(name, kind, prepare, role=OURS, threaded=threaded, **more)
+
+
 def _numpy(name: str, kind: str, prepare: Callable[[str, Work, Array, int], Run]) -> Contender:
     return Contender(name, kind, partial(prepare, name), name, handles=partial(peers.numpy_handles, name))
 
 
-_TORCH = {"package": "torch", "threaded": True, "handles": peers.torch_handles}
-_GFLOAT = {"package": "gfloat", "allocates": True, "handles": peers.gfloat_handles}
-_APYTYPES = {"package": "apytypes", "allocates": True, "handles": peers.apytypes_handles}
+_TORCH: dict[str, Any] = {"package": "torch", "threaded": True, "handles": peers.torch_handles}
+_GFLOAT: dict[str, Any] = {"package": "gfloat", "allocates": True, "handles": peers.gfloat_handles}
+_APYTYPES: dict[str, Any] = {"package": "apytypes", "allocates": True, "handles": peers.apytypes_handles}
 
 TABLE: tuple[Contender, ...] = (
-    *(Contender(roofline.NAME, kind, roofline.copy, threaded=True) for kind in KINDS),
-    Contender(OURS, "encode", ours.encode, threaded=True),
-    Contender(ONE_THREAD, "encode", _alone(ours.encode), handles=ours.is_main_encode),
-    Contender(RUN_TIME, "encode", ours.encode_at_run_time, threaded=True, handles=ours.is_main_encode),
+    *(_roofline("copy", kind, roofline.copy) for kind in ("encode", "quantize", "decode")),
+    *(_roofline("read", kind, roofline.read) for kind in ("stats", "histogram")),
+    _ours("encode", ours.encode),
+    _ours("encode", _alone(ours.encode), ONE_THREAD, threaded=False, handles=ours.is_main_encode),
+    _ours("encode", ours.encode_at_run_time, RUN_TIME, handles=ours.is_main_encode),
     Contender("torch", "encode", peers.torch_encode, **_TORCH),
     _numpy("ml_dtypes", "encode", peers.numpy_encode),
     _numpy("numpy", "encode", peers.numpy_encode),
     Contender("gfloat", "encode", peers.gfloat_encode, **_GFLOAT),
     Contender("apytypes", "encode", peers.apytypes_encode, **_APYTYPES),
-    Contender(OURS, "quantize", ours.quantize, threaded=True),
+    _ours("quantize", ours.quantize),
     Contender("torch", "quantize", peers.torch_quantize, **_TORCH),
     _numpy("ml_dtypes", "quantize", peers.numpy_quantize),
     _numpy("numpy", "quantize", peers.numpy_quantize),
     Contender("gfloat", "quantize", peers.gfloat_quantize, **_GFLOAT),
     Contender("apytypes", "quantize", peers.apytypes_quantize, **_APYTYPES),
-    Contender(OURS, "decode", ours.decode, threaded=True),
+    _ours("decode", ours.decode),
     Contender("torch", "decode", peers.torch_decode, **_TORCH),
     _numpy("ml_dtypes", "decode", peers.numpy_decode),
     _numpy("numpy", "decode", peers.numpy_decode),
     Contender("gfloat", "decode", peers.gfloat_decode, **_GFLOAT),
     Contender("apytypes", "decode", peers.apytypes_decode, **_APYTYPES),
-    Contender(OURS, "stats", ours.stats, threaded=True, allocates=True),
+    _ours("stats", ours.stats, allocates=True),
     Contender("ml_dtypes", "stats", peers.numpy_stats, "ml_dtypes", allocates=True),
-    Contender(OURS, "histogram", ours.histogram, threaded=True, allocates=True),
+    _ours("histogram", ours.histogram, allocates=True),
     Contender("numpy", "histogram", peers.numpy_histogram, "numpy", allocates=True),
 )
-PACKAGES = tuple(dict.fromkeys(row.package for row in TABLE if row.peer))
+PACKAGES = tuple(dict.fromkeys(row.package for row in TABLE if row.role == PEER))
 
 
 def of(work: Work) -> list[Contender]:
     """The contenders of a work that can run here: the roofline first, then ours, then the peers."""
     return [row for row in TABLE if row.takes(work)]
+
+
+def fpemu_at(work: Work) -> Contender:
+    """fpemu as it comes: what the others are compared with."""
+    return next(row for row in of(work) if row.name == NAME)

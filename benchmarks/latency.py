@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import fpemu as fp
 from benchmarks import contenders, timing
+from benchmarks.results import OURS, PEER, Wait
 from benchmarks.works import Inputs, Work
 
 SMALL = 1024  # elements
@@ -22,16 +22,6 @@ CALLS = 200  # of a sample
 FORMAT = "float8_e4m3fn"
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Samples of one waiting time."""
-
-    group: str  #: names its targets
-    name: str
-    seconds: list[float]
-    ours: bool = False  #: the targets are for it
 
 
 def waits(threads: int, rounds: int, wanted: Callable[[str], bool], say: Report) -> Iterator[Wait]:
@@ -53,9 +43,8 @@ def small_calls(group: str, threads: int, rounds: int) -> Iterator[Wait]:
     work, x = Work("quantize to 8 bits", "quantize", (fp.Cast(FORMAT),)), Inputs(SMALL).floats
     calls: dict[str, Callable[[], object]] = {'fp.quantize(x, "e4m3")': partial(fp.quantize, x, "e4m3")}
     for row in contenders.of(work):
-        if row.peer or row.name == contenders.OURS:
-            kind = "new array" if row.allocates else "into an array"
-            calls[f"{row.name}, {kind}"] = row.prepare(work, x, threads).call
+        if row.role in (OURS, PEER):
+            calls[f"{row.name}, {'new array' if row.allocates else 'into an array'}"] = row.prepare(work, x, threads).call
     for call in calls.values():
         call()
     seconds = timing.interleaved([partial(_repeat, call) for call in calls.values()], rounds, pause=0)

@@ -12,7 +12,7 @@ import numpy as np
 
 import fpemu as fp
 from benchmarks.ours import EXPONENTS
-from benchmarks.shared import implementations
+from benchmarks.shared import followed, implementations
 from benchmarks.timing import Run
 from benchmarks.works import BITS, Array, Work
 from fpemu import FloatFormat, Rounding
@@ -26,7 +26,8 @@ class Kept:
     """The last result of a peer that allocates a new one at each call."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
-        self._call, self.value = call, None
+        self._call = call
+        self.value: Any = None
 
     def __call__(self) -> None:
         self.value = None  # freed before, as in a loop that keeps one
@@ -71,10 +72,10 @@ def numpy_quantize(package: str, work: Work, x: Array, threads: int) -> Run:
     return Run(_quiet(call), lambda: out)
 
 
-def _quiet(call: Callable[[], None]) -> Callable[[], None]:
-    def run() -> None:
+def _quiet(call: Callable[[], Any]) -> Callable[[], Any]:
+    def run() -> Any:
         with np.errstate(all="ignore"):
-            call()
+            return call()
 
     return run
 
@@ -92,7 +93,7 @@ def numpy_stats(work: Work, x: Array, threads: int) -> Run:
         return [new_zero, 10 * np.log10(signal / noise), product / np.sqrt(signal * power), product / signal]
 
     kept = Kept(lambda: np.array([row(dtype) for dtype in dtypes]))
-    return Run(kept, lambda: np.asarray(kept.value))
+    return Run(kept, lambda: kept.value)
 
 
 def numpy_histogram(work: Work, x: Array, threads: int) -> Run:
@@ -104,7 +105,7 @@ def numpy_histogram(work: Work, x: Array, threads: int) -> Run:
         return np.bincount(exponents, minlength=len(EXPONENTS))
 
     kept = Kept(call)
-    return Run(kept, lambda: np.asarray(kept.value, np.float64))
+    return Run(kept, lambda: kept.value.astype(np.float64))
 
 
 # ---- torch --------------------------------------------------------------------------------------------------------------
@@ -158,14 +159,15 @@ def torch_quantize(work: Work, x: Array, threads: int) -> Run:
 
 # ---- gfloat -------------------------------------------------------------------------------------------------------------
 def gfloat_handles(work: Work) -> bool:
-    """Signed formats that float64 holds, all roundings but to-odd (and stochastic, whose random bits are its own)."""
-    return bool(implementations().TABLE["gfloat"].handles(work.reads, work.cast))
+    """What tests/implementations.py says that it handles, under the overflow policy it follows."""
+    return bool(implementations().TABLE["gfloat"].handles(work.reads, followed("gfloat", work.reads, work.cast)))
 
 
 def gfloat_encode(work: Work, x: Array, threads: int) -> Run:
     """``round_ndarray`` and ``encode_ndarray`` on float64."""
-    kept = Kept(lambda: implementations().TABLE["gfloat"].encode(x, work.cast))
-    return Run(kept, lambda: np.asarray(kept.value))
+    cast = followed("gfloat", work.reads, work.cast)
+    kept = Kept(lambda: implementations().TABLE["gfloat"].encode(x, cast))
+    return Run(kept, lambda: kept.value)
 
 
 def gfloat_quantize(work: Work, x: Array, threads: int) -> Run:
@@ -173,8 +175,8 @@ def gfloat_quantize(work: Work, x: Array, threads: int) -> Run:
     import gfloat
 
     info = implementations().gfloat_info(work.cast.format)
-    kept = Kept(lambda: gfloat.round_ndarray(info, x.astype(np.float64)).astype(work.dtype))
-    return Run(_quiet(kept), lambda: np.asarray(kept.value))
+    kept = Kept(_quiet(lambda: gfloat.round_ndarray(info, x.astype(np.float64)).astype(work.dtype)))
+    return Run(kept, lambda: kept.value)
 
 
 def gfloat_decode(work: Work, x: Array, threads: int) -> Run:
@@ -182,8 +184,8 @@ def gfloat_decode(work: Work, x: Array, threads: int) -> Run:
     import gfloat
 
     info = implementations().gfloat_info(work.cast.format)
-    kept = Kept(lambda: gfloat.decode_ndarray(info, x).astype(work.dtype))
-    return Run(_quiet(kept), lambda: np.asarray(kept.value))
+    kept = Kept(_quiet(lambda: gfloat.decode_ndarray(info, x).astype(work.dtype)))
+    return Run(kept, lambda: kept.value)
 
 
 # ---- apytypes -----------------------------------------------------------------------------------------------------------
@@ -199,7 +201,7 @@ def apytypes_encode(work: Work, x: Array, threads: int) -> Run:
 
     format = work.cast.format
     kept = Kept(lambda: apytypes.APyFloatArray.from_array(x, format.exponent_bits, format.trailing_bits))
-    return Run(kept, lambda: kept.value.to_bits(True))  # type: ignore[attr-defined]
+    return Run(kept, lambda: kept.value.to_bits(True))
 
 
 def apytypes_quantize(work: Work, x: Array, threads: int) -> Run:
@@ -213,7 +215,7 @@ def apytypes_quantize(work: Work, x: Array, threads: int) -> Run:
         return np.asarray(narrow.to_numpy().astype(work.dtype))
 
     kept = Kept(call)
-    return Run(kept, lambda: np.asarray(kept.value))
+    return Run(kept, lambda: kept.value)
 
 
 def apytypes_decode(work: Work, x: Array, threads: int) -> Run:
@@ -223,4 +225,4 @@ def apytypes_decode(work: Work, x: Array, threads: int) -> Run:
     format = work.cast.format
     narrow = apytypes.APyFloatArray.from_bits(x, format.exponent_bits, format.trailing_bits)
     kept = Kept(lambda: narrow.to_numpy().astype(work.dtype))
-    return Run(kept, lambda: np.asarray(kept.value))
+    return Run(kept, lambda: kept.value)

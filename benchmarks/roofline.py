@@ -17,8 +17,6 @@ from benchmarks.timing import Run
 from benchmarks.works import BITS, Array, Work
 from fpemu.targets.threads import run_parts
 
-NAME = "copy"
-
 
 @cache
 def copy_driver(source: np.dtype[Any], target: np.dtype[Any], layout: str) -> Any:
@@ -48,22 +46,15 @@ def read_driver(source: np.dtype[Any], layout: str) -> Any:
     return njit(number(types.Array(number, 1, layout, readonly=True)), cache=True, nogil=True)(read)
 
 
-def copy(work: Work, x: Array, threads: int) -> Run:
-    """The copy, or the read, that goes with a work."""
+def _bits(x: Array) -> tuple[Array, str]:
     bits = x.view(BITS[x.itemsize])
-    layout = "C" if bits.flags.c_contiguous else "A"
-    if work.writes is None:
-        seen: list[Any] = []
-        read = read_driver(bits.dtype, layout)
+    return bits, "C" if bits.flags.c_contiguous else "A"
 
-        def read_part(start: int, stop: int) -> None:
-            seen.append(read(bits[start:stop]))
 
-        def read_all() -> None:
-            seen.clear()
-            run_parts(read_part, bits.size)
-
-        return Run(in_threads(threads, read_all), lambda: np.bitwise_or.reduce(np.array(seen, bits.dtype), keepdims=True))
+def copy(work: Work, x: Array, threads: int) -> Run:
+    """As many bytes read and written as the work reads and writes."""
+    assert work.writes is not None
+    bits, layout = _bits(x)
     out = np.empty(x.shape, BITS[work.writes.itemsize])
     driver = copy_driver(bits.dtype, out.dtype, layout)
 
@@ -71,3 +62,14 @@ def copy(work: Work, x: Array, threads: int) -> Run:
         driver(bits[start:stop], out[start:stop])
 
     return Run(in_threads(threads, lambda: run_parts(part, bits.size)), lambda: out)
+
+
+def read(work: Work, x: Array, threads: int) -> Run:
+    """As many bytes read as the work reads."""
+    bits, layout = _bits(x)
+    driver, seen = read_driver(bits.dtype, layout), np.zeros(1, bits.dtype)
+
+    def part(start: int, stop: int) -> None:
+        seen[0] |= driver(bits[start:stop])
+
+    return Run(in_threads(threads, lambda: run_parts(part, bits.size)), lambda: seen)

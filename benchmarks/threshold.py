@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from statistics import median
 
 import fpemu as fp
 from benchmarks import ours, timing
+from benchmarks.results import Crossing
 from benchmarks.works import Inputs, Work
 from fpemu.targets import host
 from fpemu.targets import threads as pool
@@ -25,16 +24,6 @@ WORKS: tuple[tuple[Work, Callable[..., timing.Run]], ...] = (
     (Work("quantize to 8 bits", "quantize", (fp.Cast("e4m3"),)), ours.quantize),
     (Work("decode", "decode", (fp.Cast("e4m3"),)), ours.decode),
 )
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """Seconds of a call, by size: a list of rounds each."""
-
-    work: str
-    sizes: list[int]
-    one: list[list[float]]  #: one thread
-    many: list[list[float]]  #: all threads
 
 
 def crossings(threads: int, rounds: int, largest: int, say: Callable[[str], None]) -> Iterator[Crossing]:
@@ -72,20 +61,3 @@ def _repeat(call: Callable[[], object], calls: int) -> None:
     for _ in range(calls):
         call()
 
-
-def gains(crossing: Crossing) -> list[float]:
-    """How many times as fast all threads are, by size: the median of the ratios of each round."""
-    return [
-        median(a / b for a, b in zip(one, many, strict=True))
-        for one, many in zip(crossing.one, crossing.many, strict=True)
-    ]
-
-
-def pays_from(crossing: Crossing) -> int | None:
-    """The smallest measured size from which threads never lose; None if there is none."""
-    size = None
-    for candidate, gain in zip(reversed(crossing.sizes), reversed(gains(crossing)), strict=True):
-        if gain < 1:
-            break
-        size = candidate
-    return size

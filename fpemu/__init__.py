@@ -6,6 +6,8 @@ Importing it loads no plotting library, touches no GPU and compiles nothing.
 from fpemu.arrays import as_ml_dtype, cast, decode, encode, quantize
 from fpemu.formats import FORMATS, FloatFormat
 from fpemu.histogram import Band, ExponentHistogram, intersect_bands
+from fpemu.io import load, save
+from fpemu.packing import pack, unpack
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals
 from fpemu.stats import CastLoss, TensorStats, exponent_histogram, tensor_stats
 from fpemu.targets.threads import get_threads, set_threads
@@ -32,7 +34,11 @@ __all__ = [
     "exponent_histogram",
     "get_threads",
     "intersect_bands",
+    "load",
+    "pack",
     "quantize",
+    "save",
     "set_threads",
     "tensor_stats",
+    "unpack",
 ]

@@ -40,12 +40,11 @@ def ladder(format: FloatFormat) -> tuple[int, Array]:
     Only those rungs that float64 holds together with the midpoint above them.
     """
     last = reference.last_rung(format)
-    exponents = [format.emin - format.trailing_bits]
     low, high = 0, last + 2
-    # Wide P3109 formats reach beyond float64 on both sides: cut the ladder to what midpoints need.
-    if exponents[0] < -1073:
+    # Wide P3109 formats reach beyond float64 on both sides: cut the ladder to what float64 holds with its midpoints.
+    if format.finest_exponent < -1073:
         low = _first_at_least(reference.power_of_two(-1073 + format.precision), format, last)
-    if reference.rung(high + 1, format) > reference.power_of_two(1023):
+    if reference.rung(high, format) > reference.power_of_two(1023):
         high = _first_at_least(reference.power_of_two(1022), format, last)
     return low, np.array([reference.as_float(reference.rung(n, format)) for n in range(low, high + 1)])
 
@@ -62,17 +61,19 @@ def _first_at_least(bound: Any, format: FloatFormat, last: int) -> int:
 def around(format: FloatFormat, dtype: str) -> Array:
     """All values and midpoints with their neighbours in float32 or float64, in both signs, and the specials."""
     low, values = ladder(format)
+    cut = low + values.size - 1 < reference.last_rung(format) + 2  # magnitudes above the ladder cannot be judged
     points = np.concatenate([values, (values[:-1] + values[1:]) / 2])
-    if low == 0:
-        points = np.concatenate([points, values[:1] / 2, values[:1] / 4, values[-1:] * 4])
     with np.errstate(all="ignore"):
-        points = points[points >= values[0] if low else slice(None)].astype(dtype)
+        if low == 0:
+            points = np.concatenate([points, values[:1] / 2, values[:1] / 4, values[-1:] * 4])
+        points = points.astype(dtype)
         zero, infinity = np.array([0, np.inf], dtype)
-        near = np.concatenate([points, np.nextafter(points, infinity), np.nextafter(points, zero)])
-    near = np.unique(near[(near >= values[0]) & (near <= values[-1])] if low or values[-1] > 2.0**1021 else near)
+        near = np.unique(np.concatenate([points, np.nextafter(points, infinity), np.nextafter(points, zero)]))
     exact = specials(dtype)
     if low:
+        near = near[near >= values[0]]
         exact = exact[~(np.abs(exact) < values[0]) | (exact == 0)]
-    if values[-1] > 2.0**1021:
-        exact = exact[~((np.abs(exact) > values[-1]) & np.isfinite(exact))]
+    if cut:
+        near = near[near <= values[-1]]
+        exact = exact[~(np.abs(exact) > values[-1]) | np.isinf(exact)]
     return np.concatenate([near, -near, exact])

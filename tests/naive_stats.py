@@ -244,12 +244,12 @@ def large_row(x: Array, cast: Any) -> dict[str, Any]:
     nonzero = y != 0
     energy = math.fsum(y * y)
     tiny = power_of_two(reference.smallest_normal_exponent(cast.format))
-    # A cast that clamps never makes these of a value: so the masks are of the cast that overflows.
-    overflowing = fp.decode(fp.encode(y, replace(cast, format=unbounded(cast.format), overflow="saturate")), unbounded(cast.format))
+    wide = unbounded(cast.format)
+    rounded = fp.decode(fp.encode(x, replace(cast, format=wide, overflow="saturate")), wide)
     masks = {
         "new_zero": nonzero & (q == 0),
         "new_subnormal": (q != 0) & (np.abs(q) < float(tiny)) & (np.abs(y) >= 2.0**-126),
-        "saturated": np.abs(overflowing) > cast.format.max,
+        "saturated": np.abs(rounded) > cast.format.max,
         "nonfinite_out": nonzero & ~np.isfinite(q),
     }
     count = int(nonzero.sum())
@@ -260,9 +260,9 @@ def large_row(x: Array, cast: Any) -> dict[str, Any]:
         found[f"{kind}_of_energy"] = math.fsum(y[mask] ** 2) / energy
     if np.isfinite(q).all():
         noise, product, result = math.fsum((q - y) ** 2), math.fsum(q * y), math.fsum(q * q)
-        found["sqnr_db"] = 10 * math.log10(energy / noise)
+        found["sqnr_db"] = 10 * math.log10(energy / noise) if noise else math.inf
         found["gain"] = product / energy
-        found["cosine"] = product / math.sqrt(energy * result)
+        found["cosine"] = product / math.sqrt(energy * result) if result else math.nan
         found["mean_error"] = math.fsum(q - y) / x.size
         found["error_size"] = math.fsum(np.abs(q - y)) / x.size
         found["max_relative_error"] = float((np.abs(q - y)[nonzero] / np.abs(y)[nonzero]).max())

@@ -116,8 +116,8 @@ def _cast_pass(cast: Cast, source: Source, scale: Scale, freeze: bool) -> CastPa
     lane = LANE32 if narrow and fits_lane(shifted, LANE32) and decodes_in(shifted.format, LANE32) else LANE64
     if not decodes_in(shifted.format, lane):
         raise ValueError(
-            f"no statistics of {cast.format.name} times 2**{-scale.shift}: it has values beyond float64, or subnormal in "
-            "it, or of more than 24 significant bits"
+            f"no statistics of {cast.format.name} times 2**{-scale.shift}: it has values beyond float64, or subnormal "
+            "in it, or of more than 24 significant bits"
         )
     to, back = encode_spec(shifted, lane, source.emin - scale.shift), decode_spec(shifted.format, lane)
     driver = cpu_stats.cast_driver(encode_plan(shifted, lane), lane, (to, back) if freeze else None)
