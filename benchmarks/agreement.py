@@ -10,7 +10,7 @@ import numpy as np
 import fpemu as fp
 from benchmarks import contenders
 from benchmarks.contenders import Contender
-from benchmarks.results import PEER
+from benchmarks.results import PEER, ROOFLINE
 from benchmarks.shared import followed
 from benchmarks.works import BITS, Array, Work, edges
 
@@ -25,7 +25,9 @@ class Agreement(NamedTuple):
 
 
 def of(contender: Contender, work: Work, threads: int) -> Agreement:
-    """Compare on the edges.  A peer that raises has refused; an error of ours is an error."""
+    """Compare on the edges (the roofline converts nothing).  A peer that raises has refused; an error of ours is an error."""
+    if contender.role == ROOFLINE:
+        return Agreement(0, 0, "", "")
     theirs_cast = followed(contender.name, work.reads, work.cast) if contender.role == PEER and len(work.casts) == 1 else None
     same = theirs_cast is None or theirs_cast == work.cast
     asked = work if same or theirs_cast is None else replace(work, casts=(theirs_cast,))

@@ -26,15 +26,10 @@ Report = Callable[[str], None]
 
 def waits(threads: int, rounds: int, wanted: Callable[[str], bool], say: Report) -> Iterator[Wait]:
     """Every waiting time whose group is wanted."""
-    groups: dict[str, Callable[[], Iterator[Wait]]] = {
-        "quantize 1,024 elements": partial(small_calls, "quantize 1,024 elements", threads, rounds),
-        "import": partial(imports, "import", rounds),
-        "first call": partial(first_calls, "first call", rounds),
-    }
-    for group, measure in groups.items():
+    for group, measure in GROUPS.items():
         if wanted(group):
             say(group)
-            yield from measure()
+            yield from measure(group, threads, rounds)
 
 
 # ---- small calls --------------------------------------------------------------------------------------------------------
@@ -65,7 +60,7 @@ _CALL = 'fp.quantize(x, "e4m3")'
 LARGE = 1 << 20  # from here on kernels have the format frozen
 
 
-def imports(group: str, rounds: int) -> Iterator[Wait]:
+def imports(group: str, threads: int, rounds: int) -> Iterator[Wait]:
     """Importing fpemu, what it needs, and its peers, in a new process with warm disk caches."""
     names = ["fpemu", *(name for name in contenders.PACKAGES if find_spec(name) is not None)]
     scripts = [_CLOCK.format(before="", timed=f"import {name}") for name in names]
@@ -73,7 +68,7 @@ def imports(group: str, rounds: int) -> Iterator[Wait]:
         yield Wait(group, f"import {name}", samples, ours=name == "fpemu")
 
 
-def first_calls(group: str, rounds: int) -> Iterator[Wait]:
+def first_calls(group: str, threads: int, rounds: int) -> Iterator[Wait]:
     """The first quantize of a process: kernels from Numba's cache, and compiled because the cache is empty."""
     sizes = {f"{SMALL:,} elements": SMALL, f"{LARGE:,} elements": LARGE}
     scripts = [_CLOCK.format(before=_VALUES.format(size=size), timed=_CALL) for size in sizes.values()]
@@ -103,3 +98,10 @@ def _process(script: str, **environment: str) -> float:
     if done.returncode:
         raise RuntimeError(f"a new process failed: {done.stderr.strip().splitlines()[-1:]}")
     return float(done.stdout)
+
+
+GROUPS: dict[str, Callable[[str, int, int], Iterator[Wait]]] = {
+    "quantize 1,024 elements": small_calls,
+    "import": imports,
+    "first call": first_calls,
+}

@@ -67,9 +67,14 @@ def copy(work: Work, x: Array, threads: int) -> Run:
 def read(work: Work, x: Array, threads: int) -> Run:
     """As many bytes read as the work reads."""
     bits, layout = _bits(x)
-    driver, seen = read_driver(bits.dtype, layout), np.zeros(1, bits.dtype)
+    driver = read_driver(bits.dtype, layout)
+    seen: list[Any] = []  # appending is safe in threads
 
     def part(start: int, stop: int) -> None:
-        seen[0] |= driver(bits[start:stop])
+        seen.append(driver(bits[start:stop]))
 
-    return Run(in_threads(threads, lambda: run_parts(part, bits.size)), lambda: seen)
+    def call() -> None:
+        seen.clear()
+        run_parts(part, bits.size)
+
+    return Run(in_threads(threads, call), lambda: np.bitwise_or.reduce(np.array(seen, bits.dtype), keepdims=True))

@@ -57,6 +57,9 @@ class Band:
 def intersect_bands(bands: Iterable[Band]) -> Band:
     """The scales that serve every tensor: the largest of the lowest, the smallest of the highest."""
     bands = list(bands)
+    for band in bands:
+        if not isinstance(band, Band):
+            raise TypeError(f"intersect_bands takes Bands, not {type(band).__name__}")
     lowest = [band.lowest for band in bands if band.lowest is not None]
     highest = [band.highest for band in bands if band.highest is not None]
     return Band(max(lowest, default=None), min(highest, default=None))
@@ -106,7 +109,7 @@ class ExponentHistogram:
 
     @cached_property
     def _energy(self) -> pairs.Pair:
-        return pairs.add(self._energies)
+        return self._cumulative[-1]
 
     @cached_property
     def _energies(self) -> list[pairs.Pair]:
@@ -129,7 +132,7 @@ class ExponentHistogram:
 
         Parameters
         ----------
-        format: a format with subnormals.
+        format: a signed format with a zero.
         scale_exponents: integers k, any shape.
         rounding: ``nearest-even``, ``nearest-away`` or ``toward-zero``; their thresholds are powers of two, 2**(s-1)
             (inclusive, exclusive) and 2**s (exclusive) for a smallest subnormal of 2**s.
@@ -141,7 +144,8 @@ class ExponentHistogram:
 
         Raises
         ------
-        ValueError: a rounding without such a threshold, a format without zero.
+        ValueError: a rounding without such a threshold; an unsigned format (the histogram has no signs) or one without
+            zero.
         """
         target, mode = _target(format), Rounding(rounding)
         smallest = target.finest_exponent
@@ -160,7 +164,7 @@ class ExponentHistogram:
             "count": count,
             "of_nonzero": _share(count, self.nonzero),
             "energy": _each(pairs.value, energy),
-            "of_energy": _each(lambda part: pairs.ratio(part, self._energy), energy),
+            "of_energy": _each(lambda part: min(pairs.ratio(part, self._energy), 1.0), energy),
         }
 
     def subnormal_bounds(self, format: FloatFormat | str, scale_exponents: ArrayLike) -> Shares:
@@ -196,6 +200,8 @@ class ExponentHistogram:
         Raises ValueError for a share outside [0, 1].
         """
         target = _target(format)
+        if isinstance(energy_lost, bool) or not isinstance(energy_lost, (int, float, np.integer, np.floating)):
+            raise TypeError(f"energy_lost is a share of the energy, 0 to 1, not {type(energy_lost).__name__}")
         if not 0 <= energy_lost <= 1:
             raise ValueError(f"energy_lost is a share of the energy, 0 to 1, not {energy_lost}")
         if not self.nonzero:
@@ -225,7 +231,7 @@ class ExponentHistogram:
         energy = np.empty(exponents.shape, object)
         for index, at in np.ndenumerate(place):
             energy[index] = pairs.add([sums[at], (float(powers[index]), 2 * int(exponents[index]))])
-        return count + powers, energy
+        return np.asarray(count + powers), energy
 
     @cached_property
     def _cumulative(self) -> list[pairs.Pair]:
@@ -296,13 +302,17 @@ def _target(format: FloatFormat | str) -> FloatFormat:
     target = as_format(format)
     if not target.has_zero:
         raise ValueError(f"{target.name} has no zero, so nothing is lost to it")
+    if not target.signed:
+        raise ValueError(f"{target.name} is unsigned, and the histogram has no signs: use tensor_stats")
     return target
 
 
 def _integers(values: ArrayLike) -> NDArray[np.int64]:
     array = np.asarray(values)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"scale exponents are integers k of scales 2**k, not {array.dtype}")
+    if array.size and (int(array.min()) < -(2**31) or int(array.max()) > 2**31):
+        raise ValueError("scale exponents must lie within +-2**31")
     return array.astype(np.int64)
 
 

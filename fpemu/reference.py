@@ -170,7 +170,7 @@ def as_float(real: Real) -> float:
 
 def is_negative(real: Real) -> bool:
     """The sign bit, of zeros and NaNs too."""
-    return math.copysign(1.0, real) < 0 if isinstance(real, float) else real < 0
+    return math.copysign(1.0, real) < 0 if isinstance(real, float) else real < Fraction(0)
 
 
 def neighbours(x: object, format: FloatFormat | str) -> tuple[Real | None, Real | None]:

@@ -6,7 +6,7 @@ moment; a share of nothing is NaN, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from math import inf, isfinite, nan
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class CastLoss:
 
     Attributes
     ----------
-    format: name of the target; scale: the factor.
+    format: name of the target; rounding, overflow, subnormals: the policies of the cast; scale: the factor.
     size, zeros, nonzero, nonfinite_in: of the input; ``nonzero`` are finite and the denominator of ``*_of_nonzero``.
     zeros_of_size, nonfinite_in_of_size: their shares of the size.
     new_zero: non-zeros that became zero; new_subnormal: that became subnormal and were normal numbers of their own
@@ -43,6 +43,9 @@ class CastLoss:
     """
 
     format: str
+    rounding: str
+    overflow: str
+    subnormals: str
     scale: float
     size: int
     zeros: int
@@ -154,11 +157,15 @@ class TensorStats:
         return len(self.formats)
 
     def __getitem__(self, format: FormatLike) -> CastLoss:
-        cast = as_cast(format)
-        for part in self.formats:
-            if part.cast == cast or (not isinstance(format, Cast) and part.cast.format == cast.format):
-                return self._loss(part)
-        raise KeyError(f"{cast.format.name} is not among {', '.join(part.cast.format.name for part in self.formats)}")
+        wanted = as_cast(format)
+        found = [part for part in self.formats if part.cast == wanted]
+        if not found and not isinstance(format, Cast):
+            found = [part for part in self.formats if part.cast.format == wanted.format]
+        if len(found) == 1:
+            return self._loss(found[0])
+        if found:
+            raise KeyError(f"{len(found)} casts to {wanted.format.name}: ask with the Cast")
+        raise KeyError(f"{wanted.format.name} is not among {', '.join(part.cast.format.name for part in self.formats)}")
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict for each format, in the order asked for; keys are the attributes of CastLoss."""
@@ -195,6 +202,9 @@ class TensorStats:
             shares[f"{kind}_of_energy"] = pairs.ratio(getattr(sums, kind), signal)
         return CastLoss(
             format=format.name,
+            rounding=part.cast.rounding.value,
+            overflow=part.cast.overflow.value,
+            subnormals=part.cast.subnormals.value,
             scale=self.scale,
             size=self.size,
             zeros=self.zeros,
@@ -231,6 +241,8 @@ def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale
     """
     from fpemu.targets.host_stats import collect
 
+    if not isinstance(formats, (str, FloatFormat, Cast, Iterable)):
+        raise TypeError(f"formats are a format or several, not {type(formats).__name__}")
     wanted = [formats] if isinstance(formats, (str, FloatFormat, Cast)) else list(formats)
     casts = tuple(as_cast(format) for format in wanted)
     for cast in casts:

@@ -32,7 +32,7 @@ def nearest_float(exact: Fraction) -> float:
     try:
         return float(exact)
     except OverflowError:
-        return math.copysign(math.inf, exact)
+        return math.inf if exact > 0 else -math.inf
 
 
 def ratio(part: Fraction, whole: Fraction | int) -> float:
@@ -150,7 +150,7 @@ def unbounded(format: FloatFormat) -> FloatFormat:
 def is_saturated(element: Element, cast: Cast) -> bool:
     """Whether the value rounds beyond the largest finite one or below the lowest, before any overflow policy."""
     format, operand = cast.format, element.operand
-    if not format.subnormals and operand < 0:
+    if not format.subnormals and element.x < 0:
         return True
     largest = reference.rung(reference.last_rung(format), format)
     if format.bits == 32:  # no room for another bit

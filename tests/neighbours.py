@@ -41,7 +41,8 @@ def place(x: Array, format: FloatFormat) -> Placed:
 
 def expected(placed: Placed, cast: Cast) -> Array:
     """The codes of the inputs; for casts without subnormal policy and intermediate, not stochastic."""
-    assert cast.subnormals is Subnormals.KEEP and cast.via is None
+    assert cast.subnormals is Subnormals.KEEP
+    assert cast.via is None
     format, x = cast.format, placed.x
     negative, odd = np.signbit(x), placed.rung % 2 == 1
     tie = placed.side == 0

@@ -110,7 +110,9 @@ def test_negatives_in_unsigned_formats(name: str, overflow: Overflow) -> None:
     for rounding in DETERMINISTIC:
         for x in (-1e300, -format.max, -format.smallest_subnormal):
             np.testing.assert_equal(meaning(x, format, rounding, overflow), 0.0 if clamps else NAN)
-        np.testing.assert_equal(meaning(-INF, format, rounding, overflow), 0.0 if overflow is Overflow.SATURATE else NAN)
+        np.testing.assert_equal(
+            meaning(-INF, format, rounding, overflow), 0.0 if overflow is Overflow.SATURATE else NAN
+        )
     tiny = -format.smallest_subnormal / 4
     for rounding in (Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY, Rounding.TOWARD_ZERO, Rounding.UP):
         assert fp.encode(tiny, Cast(format, rounding, overflow)) == 0
@@ -152,7 +154,9 @@ def test_subnormal_policies(name: str, subnormals: Subnormals) -> None:
     format = FORMATS[name]
     normal = format.smallest_normal
     points = np.concatenate([np.linspace(0, 2, 33), [0.5, 1.0, 0.999, 0.501, 0.499]]) * normal
-    points = np.concatenate([points, np.nextafter(points, INF), np.nextafter(points, 0)[1:], [5e-324, 2.0**-140, 2.0**-20]])
+    points = np.concatenate(
+        [points, np.nextafter(points, INF), np.nextafter(points, 0)[1:], [5e-324, 2.0**-140, 2.0**-20]]
+    )
     x = np.concatenate([points, -points])
     for dtype in (np.float16, np.float32, np.float64):
         for rounding in DETERMINISTIC:
@@ -194,7 +198,11 @@ def test_flush_input_looks_at_the_source() -> None:
 # ---- NaN -------------------------------------------------------------------------------------------------------------
 def nans(dtype: type) -> np.ndarray[Any, Any]:
     """NaNs of both signs with several payloads, quiet and signalling."""
-    bits, unsigned, t = {np.float16: (16, np.uint16, 10), np.float32: (32, np.uint32, 23), np.float64: (64, np.uint64, 52)}[dtype]
+    bits, unsigned, t = {
+        np.float16: (16, np.uint16, 10),
+        np.float32: (32, np.uint32, 23),
+        np.float64: (64, np.uint64, 52),
+    }[dtype]
     infinity = (1 << (bits - 1)) - (1 << t)
     patterns = [infinity | p for p in (1, 1 << (t - 1), (1 << t) - 1, 1 << (t - 2), (1 << (t - 1)) | 5)]
     return np.array(patterns + [p | 1 << (bits - 1) for p in patterns], unsigned).view(dtype)
@@ -250,7 +258,7 @@ def test_nan_zero_goes_where_zero_goes() -> None:
 
 def test_nan_raises_before_anything_is_written() -> None:
     out = np.full(4, 7, np.uint8)
-    with pytest.raises(ValueError, match="NaN at index 2 .*its policy is to raise"):
+    with pytest.raises(ValueError, match=r"NaN at index 2 .*its policy is to raise"):
         fp.encode(np.array([1.0, 2.0, NAN, 3.0]), "e4m3", nan="raise", out=out)
     assert out.tolist() == [7] * 4
     with pytest.raises(ValueError, match=r"NaN at index \(1, 0\)"):
@@ -275,7 +283,9 @@ def test_double_rounding(name: str, bits: int, once: float, twice: float) -> Non
     assert meaning(below, name, via="fp32") == 1 + 4 * 2.0**-bits
 
 
-@pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "binary8p3se"])
+@pytest.mark.parametrize(
+    "name", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "binary8p3se"]
+)
 def test_via_is_two_conversions(name: str) -> None:
     x = some(around(FORMATS[name], "float64"), 3000 if JIT else 60)
     for via in ("fp32", "fp16", Cast("bf16", "toward-zero", "saturate"), Cast("e5m2", subnormals="flush-output")):
@@ -348,7 +358,7 @@ def test_a_cast_stands_wherever_a_format_does() -> None:
 def test_random_mixtures_of_policies() -> None:
     """Casts drawn at random from the whole space of policies and formats, against the reference."""
     rng = np.random.default_rng(20)
-    names = [name for name in DEFAULT]
+    names = list(DEFAULT)
     for _ in range(250 if JIT else 60):
         format = FORMATS[rng.choice(names)]
         nan = any_nan(format) if not format.has_nan else rng.choice(["canonical", "unsigned", "max", "zero"])

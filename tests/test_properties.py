@@ -243,7 +243,10 @@ def test_law(law: str, name: str) -> None:
 
     @EXAMPLES
     @given(
-        inputs(format), st.sampled_from(rule.roundings), st.sampled_from(rule.overflows), st.sampled_from(rule.subnormals)
+        inputs(format),
+        st.sampled_from(rule.roundings),
+        st.sampled_from(rule.overflows),
+        st.sampled_from(rule.subnormals),
     )
     def holds(x: np.ndarray[Any, Any], rounding: Rounding, overflow: Overflow, subnormals: Subnormals) -> None:
         nan = "canonical" if format.has_nan else "zero"
@@ -282,8 +285,8 @@ def test_library_is_the_reference(name: str) -> None:
 )
 @example(8, 3, 15, True, False, 4, True, "code", None)
 def test_any_format_is_the_reference(
-    bits: int, precision: int, bias: int, signed: bool, infinities: bool, high_nans: int, negative_zero: bool, ties: str,
-    data: st.DataObject | None,
+    bits: int, precision: int, bias: int, signed: bool, infinities: bool, high_nans: int, negative_zero: bool,
+    ties: str, data: st.DataObject | None,
 ) -> None:  # fmt: skip
     """Formats nobody has named: any width, precision, bias and specials."""
     try:
@@ -307,7 +310,10 @@ def test_any_format_is_the_reference(
 
 # A fault of the library that each law must see: which function, and what becomes of its result.
 Fault = Callable[[Any, Any], Any]
-FLIP: tuple[str, Fault] = ("encode", lambda x, codes: np.where(np.asarray(x) > 1.055, codes ^ 5, codes).astype(np.uint8))
+FLIP: tuple[str, Fault] = (
+    "encode",
+    lambda x, codes: np.where(np.asarray(x) > 1.055, codes ^ 5, codes).astype(np.uint8),
+)
 FAULTS: dict[str, tuple[str, Fault]] = {
     "member of the format": ("quantize", lambda x, values: np.asarray(x, np.float64)),
     "nothing subnormal": ("encode", lambda x, codes: np.where(codes < 8, 3, codes).astype(np.uint8)),

@@ -156,7 +156,7 @@ def test_exact_probabilities(random_bits: int, variant: Stochastic) -> None:
 @pytest.mark.parametrize(
     ("name", "x", "right"),
     [
-        ("float8_e5m2", 60000.0, Fraction(60000 - 57344, 8192)),  # 0.324: CPFloat 0.6 gives 0.648, chop never
+        ("float8_e5m2", 60000.0, Fraction(60000 - 57344, 8192)),  # 0.324: not CPFloat's 0.648, nor chop's 0
         ("float8_e4m3fn", 464.0, Fraction(1, 2)),
         ("float8_e4m3fn", 450.0, Fraction(1, 16)),
         ("float8_e4m3fn", 470.0, Fraction(11, 16)),
@@ -176,7 +176,6 @@ def test_probability_of_overflow(name: str, x: float, right: Fraction) -> None:
         assert set(values[~over]) == {sign * FORMATS[name].max}
         clamped = fp.decode(outcomes(sign * x, cast.replace(overflow="saturate")), name)
         assert set(clamped) == {sign * FORMATS[name].max}
-    assert float(right) == pytest.approx({60000.0: 0.324, 464.0: 0.5, 450.0: 0.0625, 470.0: 0.6875}.get(x, right), abs=1e-3)
 
 
 @pytest.mark.nojit
@@ -293,7 +292,8 @@ def test_the_source_type_does_not_matter() -> None:
     """The same values as float16, float32 and float64 meet the same words."""
     x = np.random.default_rng(5).standard_normal(1000).astype(np.float16)
     codes = [fp.encode(x.astype(dtype), "e4m3", rounding="stochastic", seed=1) for dtype in ("f2", "f4", "f8")]
-    assert np.array_equal(codes[0], codes[1]) and np.array_equal(codes[1], codes[2])
+    assert np.array_equal(codes[0], codes[1])
+    assert np.array_equal(codes[1], codes[2])
 
 
 def test_frozen_and_run_time_kernels_agree() -> None:

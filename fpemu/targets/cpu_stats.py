@@ -99,8 +99,7 @@ def moments_driver(lane: Lane) -> Driver:
     ``x``, ``results``: values as floats of the lane.  Non-finite x are left out; of a non-finite result only its
     kind counts.  In 64-bit lanes x, results and errors are first multiplied by powers of two, ``factors[0] *
     factors[1]`` and so on, so that their squares neither overflow nor vanish; 32-bit lanes need none.  ``partial`` is
-    flat, one row of COLUMNS for each of SUMS, then two for the numerator and denominator of the largest relative
-    error of a non-zero x.
+    flat, one row of COLUMNS for each of SUMS, then one for the largest relative error of a non-zero x.
     """
     columns, scaled, kinds_of, first_kind = COLUMNS, lane.bits == 64, len(COUNTS), len(SUMS) - len(COUNTS)
     n_sums = len(SUMS)
@@ -114,17 +113,12 @@ def moments_driver(lane: Lane) -> Driver:
                 q = np.float64(result_row[j]) if np.abs(x_row[j]) < np.inf else 0.0
                 q = q if np.abs(q) < np.inf else v
                 error = q - v
-                # The largest |error / v| so far is kept as a fraction: products are cheaper than a quotient, but of
-                # float64 values they might overflow or vanish.
-                size, distance = np.abs(v), np.abs(error)
+                relative = np.abs(error) / (np.abs(v) if v != 0.0 else np.inf)
+                worst = partial[n_sums * columns + j]
+                partial[n_sums * columns + j] = relative if relative > worst else worst
                 if scaled:
-                    distance, size = distance / size if size > 0.0 else 0.0, 1.0 if size > 0.0 else 0.0
                     v, q = v * factors[0] * factors[1], q * factors[2] * factors[3]
                     error = error * factors[4] * factors[5]
-                top, bottom = partial[n_sums * columns + j], partial[(n_sums + 1) * columns + j]
-                worse = distance * bottom > top * size and size > 0.0
-                partial[n_sums * columns + j] = distance if worse else top
-                partial[(n_sums + 1) * columns + j] = size if worse else bottom
                 partial[j] += v * v
                 partial[columns + j] += q * v
                 partial[2 * columns + j] += q * q

@@ -176,8 +176,8 @@ class _Working:
 
     def close(self, units: Units) -> None:
         """Add up the columns."""
-        self.sums.append((self.partial[:-2].sum(axis=1), units))
-        self.largest = max(self.largest, float((self.partial[-2] / self.partial[-1]).max()))
+        self.sums.append((self.partial[:-1].sum(axis=1), units))
+        self.largest = max(self.largest, float(self.partial[-1].max()))
         self.partial = _fresh_partial()
 
     def part(self, factor: float) -> FormatPart:
@@ -190,9 +190,7 @@ class _Working:
 
 
 def _fresh_partial() -> NDArray[np.float64]:
-    partial_sums = np.zeros((len(cpu_stats.SUMS) + 2, cpu_stats.COLUMNS))
-    partial_sums[-1] = 1.0  # the denominators of the largest relative errors
-    return partial_sums
+    return np.zeros((len(cpu_stats.SUMS) + 1, cpu_stats.COLUMNS))
 
 
 def _in_lane(piece: Bits, source: Source, lane: Lane) -> Bits:
