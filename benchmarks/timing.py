@@ -12,8 +12,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-# A pool that has just worked may still spin (OpenMP's does, for some milliseconds) and take a core from whoever is next.
-PAUSE = 0.01
+# A pool that has just worked may still spin (OpenMP does so for about a millisecond) and take a core from the next one.
+PAUSE = 0.003
 
 
 class Run(NamedTuple):

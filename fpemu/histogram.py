@@ -318,7 +318,7 @@ def _integers(values: ArrayLike) -> NDArray[np.int64]:
 
 def _share(part: NDArray[Any], whole: float) -> NDArray[np.float64]:
     """part / whole, NaN where the whole is nothing."""
-    return np.asarray(part, np.float64) / whole if whole else np.full(np.shape(part), nan)
+    return np.asarray(np.asarray(part, np.float64) / whole if whole else np.full(np.shape(part), nan))
 
 
 def _each(function: Callable[[pairs.Pair], float], values: NDArray[Any]) -> NDArray[np.float64]:

@@ -170,7 +170,7 @@ def as_float(real: Real) -> float:
 
 def is_negative(real: Real) -> bool:
     """The sign bit, of zeros and NaNs too."""
-    return math.copysign(1.0, real) < 0 if isinstance(real, float) else real < Fraction(0)
+    return math.copysign(1.0, real) < 0 if isinstance(real, float) else real < 0
 
 
 def neighbours(x: object, format: FloatFormat | str) -> tuple[Real | None, Real | None]:
@@ -181,7 +181,8 @@ def neighbours(x: object, format: FloatFormat | str) -> tuple[Real | None, Real 
     format, real = as_format(format), as_real(x)
     if isinstance(real, float) and math.isnan(real):
         raise ValueError("NaN has no neighbours")
-    negative, magnitude = is_negative(real), abs(real)
+    negative = is_negative(real)
+    magnitude: Real = -real if negative else real
     infinity: Real | None = math.inf if format.infinities else None
     largest = rung(last_rung(format), format)
     inner: Real | None

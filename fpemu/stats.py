@@ -191,7 +191,7 @@ class TensorStats:
         sums, signal, nonzero = part.sums, part.sums.signal, self.nonzero
         new_zero, new_subnormal, saturated, nonfinite_out = (int(count) for count in part.counts)
         format = part.cast.format
-        lost_zeros = not format.has_zero and self.zeros and part.cast.zero_code() == format.nan_code
+        lost_zeros = not format.has_zero and self.zeros and part.cast.zero_code() > format.max_code
         finite = not nonfinite_out and not lost_zeros
         kinds = {"new_zero": new_zero, "new_subnormal": new_subnormal, "saturated": saturated}
         kinds["nonfinite_out"] = nonfinite_out
@@ -230,7 +230,8 @@ def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale
     ----------
     x: floating-point values as ``fpemu.encode`` takes them, any shape.
     formats: formats or Casts, one or several.
-    scale: positive and finite.  A power of two scales exactly; with any other the product is rounded to float64 once.
+    scale: positive and finite.  A power of two scales exactly; with any other, m * 2**e with 1/2 < m < 1, the product
+        x * m is rounded to float64 once (to its subnormal grid where x is subnormal there), and 2**e is exact.
         NaNs among the inputs are counted, and are no error in formats without NaN.
     seed, offset: of stochastic rounding, as in ``encode``.
 

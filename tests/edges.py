@@ -62,7 +62,7 @@ def around(format: FloatFormat, dtype: str) -> Array:
     """All values and midpoints with their neighbours in float32 or float64, in both signs, and the specials."""
     low, values = ladder(format)
     cut = low + values.size - 1 < reference.last_rung(format) + 2  # magnitudes above the ladder cannot be judged
-    points = np.concatenate([values, (values[:-1] + values[1:]) / 2])
+    points = np.concatenate([values, values[:-1] + np.diff(values) / 2])
     with np.errstate(all="ignore"):
         if low == 0:
             points = np.concatenate([points, values[:1] / 2, values[:1] / 4, values[-1:] * 4])

@@ -188,6 +188,9 @@ def row(x: Array, cast: Any, scale: float = 1.0, seed: int = 0, offset: int = 0)
     nonfinite_in = len(whole) - len(finite)
     found: dict[str, Any] = {
         "format": cast.format.name,
+        "rounding": cast.rounding.value,
+        "overflow": cast.overflow.value,
+        "subnormals": cast.subnormals.value,
         "scale": scale,
         "size": len(whole),
         "zeros": len(finite) - len(nonzero),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import pickle
 from collections import Counter
@@ -15,7 +16,6 @@ from edges import NAMED, NARROW
 
 import fpemu as fp
 from fpemu import FORMATS, FloatFormat, reference
-import itertools
 
 pytestmark = pytest.mark.nojit
 

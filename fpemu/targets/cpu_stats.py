@@ -111,8 +111,9 @@ def moments_driver(lane: Lane) -> Driver:
             for j in range(x_row.size):
                 v = np.float64(x_row[j]) if np.abs(x_row[j]) < np.inf else 0.0
                 q = np.float64(result_row[j]) if np.abs(x_row[j]) < np.inf else 0.0
-                q = q if np.abs(q) < np.inf else v
-                error = q - v
+                # Of a result that is not finite only its kind counts.
+                error = q - v if np.abs(q) < np.inf else 0.0
+                q = q if np.abs(q) < np.inf else 0.0
                 relative = np.abs(error) / (np.abs(v) if v != 0.0 else np.inf)
                 worst = partial[n_sums * columns + j]
                 partial[n_sums * columns + j] = relative if relative > worst else worst
