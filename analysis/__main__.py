@@ -80,7 +80,7 @@ def list_command(reports: Path) -> None:
     for name in contract.names():
         try:
             question = contract.load(name).QUESTION
-        except Exception as error:  # noqa: BLE001  (a broken file must not hide the others)
+        except Exception as error:
             question, failed = f"cannot be loaded: {type(error).__name__}: {error}", True
         table.add_row(name, escape(question), _state(reports / name))
     out.print(table)
@@ -102,9 +102,15 @@ def _state(folder: Path) -> str:
 @cli.command("run")
 @click.argument("names", nargs=-1, type=ExperimentName())
 @click.option(
-    "--profile", type=click.Choice(PROFILES), default="quick", show_default=True, help="Minutes on a laptop, or everything."
+    "--profile",
+    type=click.Choice(PROFILES),
+    default="quick",
+    show_default=True,
+    help="Minutes on a laptop, or everything.",
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds where chance plays a part.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds where chance plays a part."
+)
 @click.option("--fresh", is_flag=True, help="Measure again what is already there.")
 @reports_option
 def run_command(names: Sequence[str], profile: str, seeds: int, fresh: bool, reports: Path) -> None:
@@ -147,15 +153,13 @@ def _run_all(names: Sequence[str], profile: Profile, fresh: bool, reports: Path)
                 failures.append(str(error))
             except runner.Interrupted:
                 raise
-            except Exception as error:  # noqa: BLE001  (a broken file must not stop the others)
+            except Exception as error:
                 failures.append(f"{name} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}")
             else:
                 status = outcome.verdict.status
                 kept = "up to date" if not outcome.measured else f"{outcome.measured} of {outcome.units} units measured"
                 progress.update(task, completed=outcome.units, total=outcome.units, doing=kept)
-                out.print(
-                    f"{name}: [{COLOURS[status]}]{status}[/]. {escape(outcome.verdict.summary)}", soft_wrap=True
-                )
+                out.print(f"{name}: [{COLOURS[status]}]{status}[/]. {escape(outcome.verdict.summary)}", soft_wrap=True)
                 continue
             progress.update(task, doing="[red]failed[/]")
             progress.stop_task(task)
@@ -170,7 +174,9 @@ def _run_one(
 
     replaced = _finished_profile(reports / contract.short_name(experiment))
     if replaced == "full" and profile.name == "quick":
-        progress.console.print(f"[yellow]note:[/] a full result of {contract.short_name(experiment)} is being replaced by a quick one")
+        progress.console.print(
+            f"[yellow]note:[/] a full result of {contract.short_name(experiment)} is being replaced by a quick one"
+        )
     return runner.run(experiment, profile, reports, fresh=fresh, watch=watch)
 
 

@@ -121,7 +121,9 @@ _CONTRACT: dict[str, tuple[Callable[[object], bool], str]] = {
 
 def validate(module: Any) -> Experiment:
     """The same module, if it keeps the contract; else a TypeError that lists everything it lacks."""
-    missing = [f"{name} ({what})" for name, (holds, what) in _CONTRACT.items() if not holds(getattr(module, name, None))]
+    missing = [
+        f"{name} ({what})" for name, (holds, what) in _CONTRACT.items() if not holds(getattr(module, name, None))
+    ]
     if missing:
         raise TypeError(f"experiment {short_name(module)} does not keep the contract; it lacks: {'; '.join(missing)}")
     return cast(Experiment, module)

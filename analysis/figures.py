@@ -47,43 +47,47 @@ MAX_PNG_BYTES = 200 * 1024
 
 # One colour a format, the same in every figure. The four that meet most often are the well-separated ones of
 # Okabe and Ito (2008); relatives share a hue and differ in lightness. Other formats are P3109_COLOUR.
-FORMAT_COLOURS = MappingProxyType({
-    "float32": "#333333",
-    "tfloat32": "#7A7F87",
-    "float16": "#0072B2",
-    "bfloat16": "#E69F00",
-    "float8_e5m2": "#D55E00",
-    "float8_e4m3fn": "#009E73",
-    "float8_e4m3": "#5DBB63",
-    "float8_e3m4": "#A6B727",
-    "float8_e5m2fnuz": "#F0906A",
-    "float8_e4m3fnuz": "#2B7F86",
-    "float8_e4m3b11fnuz": "#74C2B8",
-    "float8_e8m0fnu": "#A07B4F",
-    "float6_e2m3fn": "#CC79A7",
-    "float6_e3m2fn": "#8D5BA6",
-    "float4_e2m1fn": "#882255",
-})
+FORMAT_COLOURS = MappingProxyType(
+    {
+        "float32": "#333333",
+        "tfloat32": "#7A7F87",
+        "float16": "#0072B2",
+        "bfloat16": "#E69F00",
+        "float8_e5m2": "#D55E00",
+        "float8_e4m3fn": "#009E73",
+        "float8_e4m3": "#5DBB63",
+        "float8_e3m4": "#A6B727",
+        "float8_e5m2fnuz": "#F0906A",
+        "float8_e4m3fnuz": "#2B7F86",
+        "float8_e4m3b11fnuz": "#74C2B8",
+        "float8_e8m0fnu": "#A07B4F",
+        "float6_e2m3fn": "#CC79A7",
+        "float6_e3m2fn": "#8D5BA6",
+        "float4_e2m1fn": "#882255",
+    }
+)
 P3109_COLOUR = "#56B4E9"
 
 # What people call the formats, for labels where the canonical name is too long.
-FORMAT_LABELS = MappingProxyType({
-    "float32": "FP32",
-    "tfloat32": "TF32",
-    "float16": "FP16",
-    "bfloat16": "BF16",
-    "float8_e5m2": "E5M2",
-    "float8_e4m3fn": "E4M3",
-    "float8_e4m3": "E4M3 (IEEE-like)",
-    "float8_e3m4": "E3M4",
-    "float8_e5m2fnuz": "E5M2 fnuz",
-    "float8_e4m3fnuz": "E4M3 fnuz",
-    "float8_e4m3b11fnuz": "E4M3 b11 fnuz",
-    "float8_e8m0fnu": "E8M0",
-    "float6_e2m3fn": "FP6 E2M3",
-    "float6_e3m2fn": "FP6 E3M2",
-    "float4_e2m1fn": "FP4 E2M1",
-})
+FORMAT_LABELS = MappingProxyType(
+    {
+        "float32": "FP32",
+        "tfloat32": "TF32",
+        "float16": "FP16",
+        "bfloat16": "BF16",
+        "float8_e5m2": "E5M2",
+        "float8_e4m3fn": "E4M3",
+        "float8_e4m3": "E4M3 (IEEE-like)",
+        "float8_e3m4": "E3M4",
+        "float8_e5m2fnuz": "E5M2 fnuz",
+        "float8_e4m3fnuz": "E4M3 fnuz",
+        "float8_e4m3b11fnuz": "E4M3 b11 fnuz",
+        "float8_e8m0fnu": "E8M0",
+        "float6_e2m3fn": "FP6 E2M3",
+        "float6_e3m2fn": "FP6 E3M2",
+        "float4_e2m1fn": "FP4 E2M1",
+    }
+)
 
 
 def colour(format: FloatFormat | str) -> str:

@@ -94,6 +94,11 @@ def of(experiment: Experiment) -> str:
         if path is not None:
             total.update(module.encode() + b"\0" + path.read_bytes())
     total.update(library().encode())
-    machine = (platform.python_version(), platform.machine(), environment.cpu_model(), *map(environment.version, NUMERICAL))
+    machine = (
+        platform.python_version(),
+        platform.machine(),
+        environment.cpu_model(),
+        *map(environment.version, NUMERICAL),
+    )
     total.update("\0".join(machine).encode())
     return total.hexdigest()

@@ -94,7 +94,9 @@ def run(
     except Exception as error:
         note = job.note_failure()
         message = " ".join(str(error).split()) or "no message"
-        raise Failed(f"{job.name} failed ({job.doing}): {type(error).__name__}: {message} [traceback: {note}]") from error
+        raise Failed(
+            f"{job.name} failed ({job.doing}): {type(error).__name__}: {message} [traceback: {note}]"
+        ) from error
 
 
 class _Job:
@@ -311,7 +313,9 @@ def _draw(experiment: Experiment, tables: Tables) -> tuple[dict[str, bytes], lis
     from analysis import figures
 
     with figures.style(), warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*(layout not applied|missing from font)")  # a spoilt figure is an error
+        warnings.filterwarnings(
+            "error", message=".*(layout not applied|missing from font)"
+        )  # a spoilt figure is an error
         drawn = experiment.draw(tables)
         if set(drawn) != set(experiment.CAPTIONS):
             raise ValueError(f"figures {sorted(drawn)} and captions {sorted(experiment.CAPTIONS)} differ")

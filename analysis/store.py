@@ -134,11 +134,11 @@ def load_unit(path: Path, key: Mapping[str, Any]) -> tuple[Tables, dict[str, Any
                 return None
             columns = iter(range(len(archive.files)))
             tables = {
-                name: pd.DataFrame({
-                    column: pd.Series(archive[str(next(columns))], dtype=kind) for column, kind in types.items()
-                })
+                name: pd.DataFrame(
+                    {column: pd.Series(archive[str(next(columns))], dtype=kind) for column, kind in types.items()}
+                )
                 for name, types in about["layout"].items()
             }
             return tables, about["facts"]
-    except Exception:  # noqa: BLE001  (whatever is wrong with a kept file, to measure again is right)
+    except Exception:
         return None

@@ -1,4 +1,4 @@
 """How fast conversions are, beside their peers and beside a plain copy of the same bytes.
 
-``python -m benchmarks run`` measures and writes results.json; ``python -m benchmarks tables`` writes the tables from it.
+``python -m benchmarks run`` measures and writes results.json, from which ``python -m benchmarks tables`` writes tables.
 """

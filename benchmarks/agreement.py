@@ -25,25 +25,34 @@ class Agreement(NamedTuple):
 
 
 def of(contender: Contender, work: Work, threads: int) -> Agreement:
-    """Compare on the edges (the roofline converts nothing).  A peer that raises has refused; an error of ours is an error."""
-    if contender.role == ROOFLINE:
+    """Compare on the edges: all but the roofline, which converts nothing, and fpemu, which is what is compared with.
+
+    A peer that raises has refused; an error of ours is an error.
+    """
+    if contender.role == ROOFLINE or contender.name == contenders.NAME:
         return Agreement(0, 0, "", "")
-    theirs_cast = followed(contender.name, work.reads, work.cast) if contender.role == PEER and len(work.casts) == 1 else None
-    same = theirs_cast is None or theirs_cast == work.cast
-    asked = work if same or theirs_cast is None else replace(work, casts=(theirs_cast,))
-    x = edges(work)
+    asked, x = _as_followed(contender, work), edges(work)
     try:
-        run = contender.prepare(work, x, threads)
-        run.call()
-        theirs = run.result()
+        theirs = _result(contender, work, x, threads)
     except Exception as error:
         if contender.role != PEER:
             raise
-        return Agreement(0, 0, "", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-    run = contenders.fpemu_at(asked).prepare(asked, x, threads)
+        return Agreement(0, 0, "", f"{type(error).__name__}: {error}")
+    ours = _result(contenders.fpemu_at(asked), asked, x, threads)
+    return Agreement(theirs.size, differing(ours, theirs, work), "" if asked == work else asked.cast.overflow.value, "")
+
+
+def _as_followed(contender: Contender, work: Work) -> Work:
+    """The work with the overflow policy of the contender."""
+    if contender.role != PEER or len(work.casts) != 1:
+        return work
+    return replace(work, casts=(followed(contender.name, work.reads, work.cast),))
+
+
+def _result(contender: Contender, work: Work, x: Array, threads: int) -> Array:
+    run = contender.prepare(work, x, threads)
     run.call()
-    overflow = "" if same or theirs_cast is None else theirs_cast.overflow.value
-    return Agreement(theirs.size, differing(run.result(), theirs, work), overflow, "")
+    return run.result()
 
 
 def differing(ours: Array, theirs: Array, work: Work) -> int:

@@ -19,27 +19,22 @@ from benchmarks.works import Inputs, Work
 
 SMALL = 1024  # elements
 CALLS = 200  # of a sample
+FEW = 5  # rounds of new processes
 FORMAT = "float8_e4m3fn"
 
-Report = Callable[[str], None]
+Group = Callable[[str, int, int], Iterator[Wait]]  # (name, threads, rounds)
 
 
-def waits(threads: int, rounds: int, wanted: Callable[[str], bool], say: Report) -> Iterator[Wait]:
-    """Every waiting time whose group is wanted."""
-    for group, measure in GROUPS.items():
-        if wanted(group):
-            say(group)
-            yield from measure(group, threads, rounds)
-
-
-# ---- small calls --------------------------------------------------------------------------------------------------------
+# ---- small calls -----------------------------------------------------------------------------------------------------
 def small_calls(group: str, threads: int, rounds: int) -> Iterator[Wait]:
     """float32 to E4M3 and back, as a user writes it, and of every contender into an array that is there."""
     work, x = Work("quantize to 8 bits", "quantize", (fp.Cast(FORMAT),)), Inputs(SMALL).floats
-    calls: dict[str, Callable[[], object]] = {'fp.quantize(x, "e4m3")': partial(fp.quantize, x, "e4m3")}
+    as_written = f'fp.quantize(x, "e4m3"), {SMALL:,} elements'
+    calls: dict[str, Callable[[], object]] = {as_written: partial(fp.quantize, x, "e4m3")}
     for row in contenders.of(work):
         if row.role in (OURS, PEER):
-            calls[f"{row.name}, {'new array' if row.allocates else 'into an array'}"] = row.prepare(work, x, threads).call
+            kind = "new array" if row.allocates else "into an array"
+            calls[f"{row.name}, {kind}"] = row.prepare(work, x, threads).call
     for call in calls.values():
         call()
     seconds = timing.interleaved([partial(_repeat, call) for call in calls.values()], rounds, pause=0)
@@ -52,7 +47,7 @@ def _repeat(call: Callable[[], object]) -> None:
         call()
 
 
-# ---- new processes ------------------------------------------------------------------------------------------------------
+# ---- new processes ---------------------------------------------------------------------------------------------------
 # What is timed stands between the two marks of the clock; the interpreter's own start is not.
 _CLOCK = "from time import perf_counter as now\n{before}\nstart = now()\n{timed}\nprint(now() - start)"
 _VALUES = "import numpy as np, fpemu as fp\nx = np.ones({size}, np.float32)"
@@ -83,7 +78,7 @@ def _in_turn(scripts: list[str], rounds: int) -> list[list[float]]:
     for script in scripts:
         _process(script)  # fills caches
     samples: list[list[float]] = [[] for _ in scripts]
-    for _ in range(rounds):
+    for _ in range(min(rounds, FEW)):
         for script, seconds in zip(scripts, samples, strict=True):
             seconds.append(_process(script))
     return samples
@@ -100,7 +95,7 @@ def _process(script: str, **environment: str) -> float:
     return float(done.stdout)
 
 
-GROUPS: dict[str, Callable[[str, int, int], Iterator[Wait]]] = {
+GROUPS: dict[str, Group] = {
     "quantize 1,024 elements": small_calls,
     "import": imports,
     "first call": first_calls,

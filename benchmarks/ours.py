@@ -58,7 +58,7 @@ def is_main_encode(work: Work) -> bool:
     return work.kind == "encode" and work.dtype == "float32" and not work.strided and work.cast in map(fp.Cast, MAIN)
 
 
-# ---- statistics: the last result is kept, since nothing is written to ---------------------------------------------------
+# ---- statistics: the last result is kept ----------------------------------------------------------------------------
 STATS = ("sqnr_db", "cosine", "gain")
 EXPONENTS = range(-149, 128)  # of float32
 

@@ -34,7 +34,7 @@ class Kept:
         self.value = self._call()
 
 
-# ---- NumPy and ml_dtypes: dtypes that NumPy casts to and from -----------------------------------------------------------
+# ---- NumPy and ml_dtypes: dtypes that NumPy casts to and from -------------------------------------------------------
 def _numpy_dtype(package: str, format: FloatFormat) -> np.dtype[Any] | None:
     if package == "numpy":
         return np.dtype(np.float16) if format == fp.FORMATS["float16"] else None
@@ -44,6 +44,12 @@ def _numpy_dtype(package: str, format: FloatFormat) -> np.dtype[Any] | None:
     return np.dtype(getattr(ml_dtypes, format.name)) if known else None
 
 
+def _dtype(package: str, format: FloatFormat) -> np.dtype[Any]:
+    dtype = _numpy_dtype(package, format)
+    assert dtype is not None  # it handles the work
+    return dtype
+
+
 def numpy_handles(package: str, work: Work) -> bool:
     """Whether NumPy has a dtype for the format."""
     return _nearest(work) and _numpy_dtype(package, work.cast.format) is not None
@@ -51,19 +57,19 @@ def numpy_handles(package: str, work: Work) -> bool:
 
 def numpy_encode(package: str, work: Work, x: Array, threads: int) -> Run:
     """``np.copyto`` into an array of the narrow dtype."""
-    out = np.empty(x.shape, _numpy_dtype(package, work.cast.format))
+    out = np.empty(x.shape, _dtype(package, work.cast.format))
     return Run(_quiet(lambda: np.copyto(out, x, casting="unsafe")), lambda: out.view(BITS[out.itemsize]))
 
 
 def numpy_decode(package: str, work: Work, x: Array, threads: int) -> Run:
     """``np.copyto`` from an array of the narrow dtype."""
-    narrow, out = x.view(_numpy_dtype(package, work.cast.format)), np.empty(x.shape, work.writes)
+    narrow, out = x.view(_dtype(package, work.cast.format)), np.empty(x.shape, work.writes)
     return Run(_quiet(lambda: np.copyto(out, narrow, casting="unsafe")), lambda: out)
 
 
 def numpy_quantize(package: str, work: Work, x: Array, threads: int) -> Run:
     """There and back: two passes."""
-    narrow, out = np.empty(x.shape, _numpy_dtype(package, work.cast.format)), np.empty(x.shape, work.writes)
+    narrow, out = np.empty(x.shape, _dtype(package, work.cast.format)), np.empty(x.shape, work.writes)
 
     def call() -> None:
         np.copyto(narrow, x, casting="unsafe")
@@ -108,7 +114,7 @@ def numpy_histogram(work: Work, x: Array, threads: int) -> Run:
     return Run(kept, lambda: kept.value.astype(np.float64))
 
 
-# ---- torch --------------------------------------------------------------------------------------------------------------
+# ---- torch -----------------------------------------------------------------------------------------------------------
 def torch_handles(work: Work) -> bool:
     """Whether torch has a dtype for the format."""
     import torch
@@ -157,7 +163,7 @@ def torch_quantize(work: Work, x: Array, threads: int) -> Run:
     return Run(lambda: out.copy_(narrow.copy_(values)), lambda: memory.view(work.dtype))
 
 
-# ---- gfloat -------------------------------------------------------------------------------------------------------------
+# ---- gfloat ----------------------------------------------------------------------------------------------------------
 def gfloat_handles(work: Work) -> bool:
     """What tests/implementations.py says that it handles, under the overflow policy it follows."""
     return bool(implementations().TABLE["gfloat"].handles(work.reads, followed("gfloat", work.reads, work.cast)))
@@ -189,7 +195,7 @@ def gfloat_decode(work: Work, x: Array, threads: int) -> Run:
     return Run(kept, lambda: kept.value)
 
 
-# ---- apytypes -----------------------------------------------------------------------------------------------------------
+# ---- apytypes --------------------------------------------------------------------------------------------------------
 def apytypes_handles(work: Work) -> bool:
     """Formats with the specials of IEEE 754."""
     format = work.cast.format

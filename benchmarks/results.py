@@ -171,9 +171,14 @@ class Results:
     waits: list[Wait]
     crossings: list[Crossing]
 
+    def __post_init__(self) -> None:
+        missing = {"fpemu", "numba", "cpu", "cores"} - set(self.environment)
+        if missing:
+            raise ValueError(f"the environment lacks {', '.join(sorted(missing))}")
+
     def verdicts(self) -> list[tuple[str, Target, float | None]]:
         """Every target with what was measured for it: (work, target, value)."""
-        rows = [*self.works, *(wait for wait in self.waits if wait.ours)]
+        rows: list[Measured | Wait] = [*self.works, *(wait for wait in self.waits if wait.ours)]
         return [(row.name, target, row.value(target)) for row in rows for target in TARGETS.get(row.group, ())]
 
     def write(self, path: Path = FILE) -> None:

@@ -7,7 +7,7 @@ bits instead of converting them.  Works that write nothing are set against a loo
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numba import from_dtype, njit, types
@@ -17,9 +17,11 @@ from benchmarks.timing import Run
 from benchmarks.works import BITS, Array, Work
 from fpemu.targets.threads import run_parts
 
+Layout = Literal["C", "A"]  # contiguous, or strided
+
 
 @cache
-def copy_driver(source: np.dtype[Any], target: np.dtype[Any], layout: str) -> Any:
+def copy_driver(source: np.dtype[Any], target: np.dtype[Any], layout: Layout) -> Any:
     """``driver(x, out)``: the low bits of every x."""
     cut = target.type
 
@@ -32,7 +34,7 @@ def copy_driver(source: np.dtype[Any], target: np.dtype[Any], layout: str) -> An
 
 
 @cache
-def read_driver(source: np.dtype[Any], layout: str) -> Any:
+def read_driver(source: np.dtype[Any], layout: Layout) -> Any:
     """``driver(x)``: the bits of all x, or-ed together."""
     zero = source.type(0)
 
@@ -46,7 +48,7 @@ def read_driver(source: np.dtype[Any], layout: str) -> Any:
     return njit(number(types.Array(number, 1, layout, readonly=True)), cache=True, nogil=True)(read)
 
 
-def _bits(x: Array) -> tuple[Array, str]:
+def _bits(x: Array) -> tuple[Array, Layout]:
     bits = x.view(BITS[x.itemsize])
     return bits, "C" if bits.flags.c_contiguous else "A"
 

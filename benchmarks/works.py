@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import fpemu as fp
-from fpemu import Cast, FloatFormat, Rounding
+from fpemu import Cast, Rounding
 
 Array = np.ndarray[Any, Any]
 
@@ -71,11 +71,9 @@ def _by_width(bits: int) -> tuple[str, ...]:
     return tuple(name for name in MAIN if fp.FORMATS[name].bits == bits)
 
 
-OTHER_FORMATS = tuple(
-    name
-    for name, format in fp.FORMATS.items()
-    if format.bits <= 16 and name not in MAIN and not name.startswith("binary")
-) + ("binary8p3se", "binary8p4se", "binary12p6se", "binary16p8se")
+SOME_P3109 = ("binary8p3se", "binary8p4se", "binary12p6se", "binary16p8se")
+NAMED = tuple(name for name, format in fp.FORMATS.items() if format.bits <= 16 and not name.startswith("binary"))
+OTHER_FORMATS = (*(name for name in NAMED if name not in MAIN), *SOME_P3109)
 OTHER_ROUNDINGS = tuple(one for one in Rounding if one not in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC))
 
 WORKS: tuple[Work, ...] = (
@@ -95,7 +93,7 @@ WORKS: tuple[Work, ...] = (
 )
 
 
-# ---- inputs ---------------------------------------------------------------------------------------------------------
+# ---- inputs ----------------------------------------------------------------------------------------------------------
 @dataclass
 class Inputs:
     """Arrays of ``size`` elements for any work, each drawn once."""
@@ -145,4 +143,3 @@ def edges(work: Work) -> Array:
             exact = values.astype(np.float64)
             values = np.concatenate([exact, np.nextafter(exact, np.inf), np.nextafter(exact, -np.inf)])
     return np.repeat(values, 2)[::2] if work.strided else values
-

@@ -1,8 +1,8 @@
 """What a cast loses, by the definition: one element after another, in rationals.
 
-Slow and plain, the judge of ``fpemu.stats`` and ``fpemu.histogram``, of which nothing is used here.  Codes are those of
-``fpemu.encode`` and values those of ``fpemu.reference``; what is counted or summed is an exact rational until it becomes
-the nearest float.  ``large_row`` is the same for tensors too large for that: NumPy and ``math.fsum``.
+Slow and plain, the judge of ``fpemu.stats`` and ``fpemu.histogram``, of which nothing is used here.  Codes are those
+of ``fpemu.encode`` and values those of ``fpemu.reference``; what is counted or summed is an exact rational until it
+becomes the nearest float.  ``large_row`` is the same for tensors too large for that: NumPy and ``math.fsum``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import fpemu as fp
-from fpemu import Cast, FloatFormat, Rounding, Subnormals, reference
+from fpemu import Cast, FloatFormat, Overflow, Rounding, Subnormals, reference
 from fpemu.arrays import ml_format
 from fpemu.policies import as_cast
 from fpemu.reference import floor_log2, power_of_two
@@ -77,16 +77,17 @@ def is_below_normal(value: Fraction, x: Array) -> bool:
 
 
 def scaled_value(x: Fraction, scale: float) -> Fraction:
-    """x * scale: exact where the scale is a power of two, else rounded to 53 bits once."""
-    product = x * Fraction(scale)
-    if not product or math.frexp(scale)[0] == 0.5:
-        return product
-    spacing = power_of_two(floor_log2(abs(product)) - 52)
-    return round(product / spacing) * spacing  # round() of a Fraction: ties to even
+    """x * scale: exact where the scale is a power of two, else x times its significand, rounded to float64 once."""
+    significand, exponent = math.frexp(scale)
+    if not x or significand == 0.5:
+        return x * Fraction(scale)
+    product = x * Fraction(significand)
+    spacing = power_of_two(max(floor_log2(abs(product)) - 52, -1074))
+    return round(product / spacing) * spacing * power_of_two(exponent)  # round() of a Fraction: ties to even
 
 
 def random_word(seed: int, index: int, cast: Cast) -> int | None:
-    """The first bits of splitmix64's finaliser over key + index * golden, written again from its published constants."""
+    """The first bits of splitmix64's finaliser over key + index * golden, from its published constants."""
 
     def finalise(z: int) -> int:
         z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
@@ -144,7 +145,8 @@ def unbounded(format: FloatFormat) -> FloatFormat:
     """
     signed = format.signed or format.subnormals
     bits = format.bits + 1 + (signed and not format.signed)
-    return replace(format, name="unbounded", bits=bits, signed=signed, infinities=False, high_nans=0, negative_zero=True)
+    facts: dict[str, Any] = {"bits": bits, "signed": signed, "infinities": False, "high_nans": 0, "negative_zero": True}
+    return replace(format, name="unbounded", **facts)
 
 
 def is_saturated(element: Element, cast: Cast) -> bool:
@@ -155,8 +157,8 @@ def is_saturated(element: Element, cast: Cast) -> bool:
     largest = reference.rung(reference.last_rung(format), format)
     if format.bits == 32:  # no room for another bit
         return _saturates_32(abs(Fraction(operand)), cast, largest)
-    rounded = reference.encode(operand, replace(_flushed(cast), format=unbounded(format), overflow="saturate"), element.word)
-    value = reference.value(rounded, unbounded(format))
+    wide = replace(_flushed(cast), format=unbounded(format), overflow=Overflow.SATURATE, nan_code=None)
+    value = reference.value(reference.encode(operand, wide, element.word), wide.format)
     return value > largest or value < (-largest if format.signed else reference.rung(0, format))
 
 
@@ -167,12 +169,17 @@ def _saturates_32(magnitude: Fraction, cast: Cast, largest: Fraction) -> bool:
     return magnitude >= largest + (gap if cast.rounding is Rounding.TOWARD_ZERO else gap / 2)
 
 
+def is_within(q: reference.Real, bound: Fraction) -> bool:
+    """Whether a result is not zero and its magnitude below a bound."""
+    return q != 0 and -bound < q < bound
+
+
 def kinds_of(element: Element, x: Array, cast: Cast) -> set[str]:
     """What became of a non-zero."""
     smallest = power_of_two(reference.smallest_normal_exponent(cast.format))
     happened = {
         "new_zero": element.q == 0,
-        "new_subnormal": 0 < abs(element.q) < smallest and not is_below_normal(element.x, x),
+        "new_subnormal": is_within(element.q, smallest) and not is_below_normal(element.x, x),
         "saturated": is_saturated(element, cast),
         "nonfinite_out": not math.isfinite(element.q),
     }
@@ -240,7 +247,7 @@ def _moments(finite: list[Element], nonzero: list[Element], energy: Fraction, sc
 
 
 def large_row(x: Array, cast: Any) -> dict[str, Any]:
-    """``row`` of a float32 tensor without NaN and infinity, to 1e-15: products of float32 values are exact in float64."""
+    """``row`` of a float32 tensor of finite values, to 1e-15: products of float32 values are exact in float64."""
     cast = as_cast(cast)
     codes = fp.encode(x, cast)
     y, q = x.astype(np.float64), fp.decode(codes, cast.format).astype(np.float64)
@@ -248,7 +255,7 @@ def large_row(x: Array, cast: Any) -> dict[str, Any]:
     energy = math.fsum(y * y)
     tiny = power_of_two(reference.smallest_normal_exponent(cast.format))
     wide = unbounded(cast.format)
-    rounded = fp.decode(fp.encode(x, replace(cast, format=wide, overflow="saturate")), wide)
+    rounded = fp.decode(fp.encode(x, replace(cast, format=wide, overflow=Overflow.SATURATE, nan_code=None)), wide)
     masks = {
         "new_zero": nonzero & (q == 0),
         "new_subnormal": (q != 0) & (np.abs(q) < float(tiny)) & (np.abs(y) >= 2.0**-126),
@@ -333,6 +340,6 @@ def fate(x: Array, format: FloatFormat | str, k: int, rounding: Rounding | str =
         q = reference.value(code, cast.format)
         lost += q == 0
         lost_energy += Fraction(value) ** 2 if q == 0 else 0
-        subnormal += 0 < abs(q) < smallest
+        subnormal += is_within(q, smallest)
         saturated += is_saturated(Element(Fraction(value), scaled, scaled, None, code, q), cast)
     return Fate(lost, lost_energy, subnormal, saturated)

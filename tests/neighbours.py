@@ -35,7 +35,7 @@ def place(x: Array, format: FloatFormat) -> Placed:
     magnitude = np.where(np.isfinite(magnitude), magnitude, 0)  # the others are no rationals: expected() sees to them
     index = np.searchsorted(values, magnitude, side="right") - 1
     inner, outer = values[np.maximum(index, 0)], values[np.minimum(index + 1, values.size - 1)]
-    side = np.sign(magnitude - (inner + (outer - inner) / 2))  # Sterbenz: the difference is exact where it is near zero
+    side = np.sign(magnitude - (inner + (outer - inner) / 2))  # exact where near zero (Sterbenz)
     return Placed(x, index + low, magnitude == inner, side)
 
 

@@ -42,9 +42,9 @@ def same(name: str, got: Any, right: Any, error_size: float) -> bool:
     if math.isnan(right) or math.isinf(right):
         return np.array_equal(got, right, equal_nan=True)
     if name == "mean_error":  # errors of both signs cancel
-        return abs(got - right) <= CLOSE * error_size
+        return math.isclose(got, right, rel_tol=0, abs_tol=CLOSE * error_size)
     if name == "sqnr_db":
-        return abs(got - right) <= DECIBELS
+        return math.isclose(got, right, rel_tol=0, abs_tol=DECIBELS)
     return math.isclose(got, right, rel_tol=4e-16 if name == "max_relative_error" else CLOSE, abs_tol=1e-300)
 
 
@@ -88,6 +88,7 @@ def reaching(format: FloatFormat, dtype: str, **options: Any) -> Array:
         return np.concatenate([x, [end for end in ends.astype(dtype) if 0 < abs(end) < INF]]).astype(dtype)
 
 
+@pytest.mark.nojit
 # ---- the definition itself -------------------------------------------------------------------------------------------
 def test_definition_by_hand() -> None:
     """e4m3 of 2^-11, 3 * 2^-9, 1, 1.0625 (a tie to 1), 500: worked out on paper."""
@@ -140,6 +141,7 @@ def test_formats(name: str, dtype: str) -> None:
     check(x[(np.abs(x) <= format.max) & (x != 0) & (x > 0)], name)
 
 
+@pytest.mark.nojit
 @pytest.mark.parametrize("overflow", Overflow)
 @pytest.mark.parametrize("name", ["fp16", "e5m2", "e4m3", "e4m3fnuz", "e2m1", "e8m0", "binary8p4ue", "binary8p4sf"])
 def test_overflow(name: str, overflow: Overflow) -> None:
@@ -149,6 +151,7 @@ def test_overflow(name: str, overflow: Overflow) -> None:
     assert got["saturated"] == fp.tensor_stats(x, name)[name].saturated > 0
 
 
+@pytest.mark.nojit
 @pytest.mark.parametrize("rounding", Rounding)
 @pytest.mark.parametrize("name", ["fp16", "e4m3", "e3m2", "e8m0", "binary8p4ue"])
 def test_roundings(name: str, rounding: Rounding) -> None:
@@ -158,6 +161,7 @@ def test_roundings(name: str, rounding: Rounding) -> None:
     check(x.astype(np.float32), Cast(format, rounding), seed=3)
 
 
+@pytest.mark.nojit
 @pytest.mark.parametrize("subnormals", Subnormals)
 @pytest.mark.parametrize("name", ["fp16", "bf16", "e5m2", "binary8p4se"])
 def test_subnormal_policies(name: str, subnormals: Subnormals) -> None:
@@ -226,12 +230,12 @@ def tensors(draw: st.DrawFn) -> Array:
     format = FORMATS[draw(st.sampled_from(("fp16", "e4m3", "e5m2", "e2m1", "e8m0", "binary8p4ue")))]
     landmarks = [format.max, format.max * 1.0625, format.smallest_normal, format.smallest_subnormal, 1.0]
     factors = [1.0, 0.5, 1.5, 2.0, 1 - 2.0**-11, 1 + 2.0**-10, -1.0]
-    values = draw(st.lists(st.tuples(st.sampled_from(landmarks), st.sampled_from(factors)), min_size=size, max_size=size))
+    values = [draw(st.sampled_from(landmarks)) * draw(st.sampled_from(factors)) for _ in range(size)]
     with np.errstate(over="ignore"):
-        return np.array([a * b for a, b in values], np.float64).astype(dtype)
+        return np.array(values, np.float64).astype(dtype)
 
 
-@settings(max_examples=150)
+@settings(max_examples=400)
 @given(
     tensors(),
     st.sampled_from(("fp16", "bf16", "e4m3", "e5m2", "e4m3fnuz", "e2m1", "e8m0", "binary8p4ue")),
@@ -280,6 +284,7 @@ def test_only_nonfinite() -> None:
     assert math.isnan(got["mean_error"])
 
 
+@pytest.mark.nojit
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_single_elements(dtype: str) -> None:
     exact = check(np.array([1.5], dtype), "e4m3")
@@ -287,9 +292,11 @@ def test_single_elements(dtype: str) -> None:
     gone = check(np.array([2.0**-11], dtype), "e4m3")
     assert (gone["sqnr_db"], gone["gain"], gone["max_relative_error"], gone["new_zero_of_energy"]) == (0, 0, 1, 1)
     assert math.isnan(gone["cosine"])  # of a vector and nothing
-    assert fp.tensor_stats(np.array(1.5, dtype), "e4m3")["e4m3"] == fp.tensor_stats(np.array([1.5], dtype), "e4m3")["e4m3"]
+    (shaped,) = fp.tensor_stats(np.array(1.5, dtype), "e4m3").rows()
+    assert shaped == exact
 
 
+@pytest.mark.nojit
 def test_newly_subnormal() -> None:
     """Subnormal results of inputs that were normal in their own dtype."""
     for dtype, new in (("float16", 0), ("float32", 1), ("float64", 1)):
@@ -309,6 +316,7 @@ def test_newly_subnormal() -> None:
     assert check(edge, "fp16")["new_subnormal"] == 1
 
 
+@pytest.mark.nojit
 def test_saturated() -> None:
     """Rounded beyond the largest finite value: first rounding, then the test; policies do not matter."""
     for overflow, rounding in itertools.product(Overflow, ("nearest-even", "toward-zero", "up", "down")):
@@ -340,6 +348,7 @@ def test_nonfinite_results(signs: tuple[int, int], gap: int) -> None:
         assert_same(parts.rows()[0], fp.tensor_stats(x, name).rows()[0])
 
 
+@pytest.mark.nojit
 def test_zero_where_there_is_none() -> None:
     """Zero becomes NaN in E8M0: that is a result which is not finite, though of no non-zero."""
     got = check(np.array([0.0, 1.0, 2.0], np.float32), "e8m0")
@@ -347,11 +356,18 @@ def test_zero_where_there_is_none() -> None:
     assert check(np.array([0.0, 1.0], np.float32), Cast("e8m0", overflow="saturate"))["sqnr_db"] > 700
 
 
+def test_zero_where_there_is_none_and_two_nans() -> None:
+    """The NaN that zero becomes may be any of the format's."""
+    format = FloatFormat("two NaNs", 8, 1, 127, signed=False, infinities=False, high_nans=2, subnormals=False)
+    for nan_code in (None, 0xFE, 0xFF):
+        assert check(np.array([0.0, 1.0]), Cast(format, nan_code=nan_code))["max_relative_error"] == INF
+
+
 def test_cosine_is_no_more_than_one() -> None:
-    rng = np.random.default_rng(0)
-    for x in (*rng.uniform(1, 2, 200).astype(np.float32)[:, None], *rng.standard_normal((50, 3))):
-        for loss in fp.tensor_stats(x, ["e2m1", "fp16"]):
-            assert -1 <= loss.cosine <= 1
+    """Of a single value it is 1, and nothing else, however the sums round."""
+    stats = [fp.tensor_stats(np.array([x]), "e4m3")["e4m3"] for x in np.random.default_rng(0).uniform(-2, 2, 400)]
+    assert all(1 - 2.0**-51 <= loss.cosine <= 1 for loss in stats if loss.gain)
+    assert min(loss.gain for loss in stats if loss.gain) < 0.97
 
 
 # ---- float64 beyond the squares of float64 ---------------------------------------------------------------------------
@@ -369,6 +385,7 @@ def test_energies_beyond_float64(magnitude: float) -> None:
     assert stats.energy == (INF if magnitude > 1e150 else 0.0 if magnitude < 1e-161 else stats.energy)
 
 
+@pytest.mark.nojit
 @pytest.mark.parametrize("cast", [Cast("e8m0", overflow="saturate"), Cast("fp16", "up"), Cast("e5m2", "to-odd")])
 @pytest.mark.parametrize("magnitude", [1e-300, 1e-150, 3e-160, 1e-320])
 def test_results_far_above_the_inputs(cast: Cast, magnitude: float) -> None:
@@ -399,7 +416,7 @@ def test_power_of_two_scales(k: int, dtype: str) -> None:
             check(some(dtype, low, high, 24), Cast(name, subnormals="flush-input"), 2.0**k)
 
 
-@pytest.mark.parametrize("k", [-990, -700, 700, 990])
+@pytest.mark.parametrize("k", [-990, -700, 700, 1006])
 def test_huge_power_of_two_scales(k: int) -> None:
     check(some("float64", -20 - k, min(17 - k, 1022), 24), Cast("e4m3", overflow="saturate"), 2.0**k)
     check(some("float64", max(-20 - k, -1074), 10 - k, 24), "e5m2", 2.0**k)
@@ -434,13 +451,15 @@ def test_other_scales(scale: float, dtype: str) -> None:
         ([1e300, 1.0], 1e10, (0, 0, 2, 2)),
         ([1e-300, 1.0], 1e-30, (2, 0, 0, 0)),  # one below float64 is lost all the same
         ([5e-324], 0.7, (1, 0, 0, 0)),
+        ([5e-324, 1.7e308], 1e-30, (1, 0, 1, 1)),
     ],
 )
 def test_products_beyond_float64(x: list[float], scale: float, kinds: tuple[int, ...]) -> None:
     got = fp.tensor_stats(np.array(x), "e5m2", scale)["e5m2"]
     assert tuple(getattr(got, kind) for kind in COUNTED) == kinds
     assert got.sqnr_db == (-INF if kinds[3] else 0.0)
-    assert got.new_zero_of_energy == (1.0 if kinds[0] else 0.0)
+    assert (got.new_zero_of_energy, got.saturated_of_energy) == ((0.0, 1.0) if kinds[2] else (1.0, 0.0))
+    check(np.array(x), Cast("e5m2", overflow="saturate"), scale)
 
 
 def test_products_beyond_float32() -> None:
@@ -461,8 +480,9 @@ def test_scales_of_other_types(scale: Any) -> None:
 
 
 def test_scales_may_be_of_any_number_type() -> None:
-    x = some("float32")
-    rows = [repr(fp.tensor_stats(x, "fp16", s).rows()) for s in (4, 4.0, np.float32(4), np.int64(4))]
+    numbers: tuple[Any, ...]
+    x, numbers = some("float32"), (4, 4.0, np.float32(4), np.int64(4))
+    rows = [repr(fp.tensor_stats(x, "fp16", s).rows()) for s in numbers]
     assert len(set(rows)) == 1
 
 
@@ -485,7 +505,7 @@ def assert_merged(merged: fp.TensorStats, whole: fp.TensorStats) -> None:
         np.testing.assert_equal(one["max_relative_error"], other["max_relative_error"])  # exactly
 
 
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(tensors(), st.lists(st.integers(0, 12), max_size=4))
 def test_any_split_is_the_whole(x: Array, cuts: list[int]) -> None:
     casts = [Cast("e4m3", overflow="saturate"), Cast("fp16")]
@@ -499,8 +519,9 @@ def test_any_split_is_the_whole(x: Array, cuts: list[int]) -> None:
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_large_splits(dtype: str) -> None:
     rng = np.random.default_rng(5)
-    x = (rng.standard_normal(SEGMENT + 5 * BLOCK + 17) * np.exp(3 * rng.standard_normal(SEGMENT + 5 * BLOCK + 17))).astype(dtype)
-    casts = ["fp16", "e4m3", Cast("e5m2", overflow="saturate")]
+    size = SEGMENT + 5 * BLOCK + 17
+    x = (rng.standard_normal(size) * np.exp(3 * rng.standard_normal(size))).astype(dtype)
+    casts: list[Any] = ["fp16", "e4m3", Cast("e5m2", overflow="saturate")]
     whole = fp.tensor_stats(x, casts)
     for cut in (1, BLOCK - 1, SEGMENT, SEGMENT + 1, x.size // 2):
         assert_merged(fp.tensor_stats(x[:cut], casts).merge(fp.tensor_stats(x[cut:], casts)), whole)
@@ -519,7 +540,7 @@ def test_constant_tensors(value: float) -> None:
 
 def test_merge_is_associative_and_commutes() -> None:
     rng = np.random.default_rng(6)
-    casts = ["fp16", Cast("e4m3", overflow="saturate")]
+    casts: list[Any] = ["fp16", Cast("e4m3", overflow="saturate")]
     parts = [fp.tensor_stats(rng.standard_normal(1000) * 10.0**e, casts) for e in (-8, 0, 7)]
     a, b, c = parts
     left, right, other = a.merge(b).merge(c), a.merge(b.merge(c)), c.merge(a).merge(b)
@@ -580,7 +601,7 @@ def large() -> Iterator[dict[str, Array]]:
         yield {dtype: x.astype(dtype) for dtype in FLOATS}
 
 
-CASTS = ("fp16", "e4m3", Cast("e5m2", "stochastic", "saturate"))
+CASTS: tuple[Any, ...] = ("fp16", "e4m3", Cast("e5m2", "stochastic", "saturate"))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -629,17 +650,15 @@ def test_inputs_stay_as_they_are(large: dict[str, Array]) -> None:
 
 def test_a_format_beside_others_is_as_alone(large: dict[str, Array]) -> None:
     x = large["float32"][: BLOCK + 100]
-    casts = ["fp16", "bf16", "float32", "e4m3", "e8m0", "e2m1", Cast("e4m3", "up")]
+    casts: list[Any] = ["fp16", "bf16", "float32", "e4m3", "e8m0", "e2m1", Cast("e4m3", "up")]
     together = fp.tensor_stats(x, casts)
     assert [repr(loss) for loss in together] == [repr(next(iter(fp.tensor_stats(x, cast)))) for cast in casts]
 
 
-SIZES = sorted(
-    {edge + d for edge in (COLUMNS, BLOCK, 2 * BLOCK, SEGMENT, SEGMENT + BLOCK) for d in (-1, 0, 1)} | {SEGMENT + COLUMNS}
-)
+EDGES = (COLUMNS, BLOCK, 2 * BLOCK, SEGMENT, SEGMENT + COLUMNS, SEGMENT + BLOCK)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [edge + d for edge in EDGES for d in (-1, 0, 1)])
 def test_sizes_around_blocks_and_segments(size: int) -> None:
     x = np.random.default_rng(size).standard_normal(size).astype(np.float32) * np.float32(100)
     x[-1] = 2.0**-20  # the last one counts
@@ -669,6 +688,12 @@ def test_one_or_several_formats() -> None:
         assert repr(stats[key]) == repr(fp.tensor_stats(x, key)[key])
     assert repr(stats["e5m2"]) == repr(stats[Cast("e5m2", overflow="saturate")])
     assert stats["fp16"].codes_used is None
+    two = fp.tensor_stats(x, [Cast("e4m3", "up"), Cast("e4m3", overflow="saturate")])
+    told = [(r["format"], r["rounding"], r["overflow"], r["subnormals"]) for r in two.rows()]
+    assert told == [("float8_e4m3fn", "up", "ieee", "keep"), ("float8_e4m3fn", "nearest-even", "saturate", "keep")]
+    assert two[Cast("e4m3", "up")].rounding == "up"
+    with pytest.raises(KeyError, match="2 casts to float8_e4m3fn"):
+        two["e4m3"]
     for missing in ("bf16", Cast("e5m2"), Cast("fp16", "up")):
         with pytest.raises(KeyError, match=as_cast(missing).format.name):
             stats[missing]
@@ -725,8 +750,9 @@ def test_bad_input(x: Any, formats: Any, error: type[Exception], message: str) -
 
 
 @pytest.mark.parametrize("name", ["seed", "offset"])
-@pytest.mark.parametrize(("value", "error"), [(-1, ValueError), (2**64, ValueError), ("a", TypeError), (1.0, TypeError)])
-def test_bad_counters(name: str, value: Any, error: type[Exception]) -> None:
+@pytest.mark.parametrize("value", [-1, 2**64, "a", 1.0])
+def test_bad_counters(name: str, value: Any) -> None:
+    error = ValueError if isinstance(value, int) else TypeError
     for function in (fp.tensor_stats, fp.encode):
         with pytest.raises(error, match=name):
             function(np.ones(3), Cast("fp16", "stochastic"), **{name: value})

@@ -60,7 +60,11 @@ _BF16 = "bfloat16 as in torch.finfo and ml_dtypes.finfo; second-hand"
 _FNUZ = "ONNX, “Float stored in 8 bits”; primary"
 _P3109 = "IEEE P3109 value tables, Binary8p4se (P3109/Public); primary"
 CLAIMS = (
-    Claim("The two OFP8 formats: largest finite value, smallest subnormal.", _OFP8, "E4M3 448 and 2^-9; E5M2 57344 and 2^-16"),
+    Claim(
+        "The two OFP8 formats: largest finite value, smallest subnormal.",
+        _OFP8,
+        "E4M3 448 and 2^-9; E5M2 57344 and 2^-16",
+    ),
     Claim("The elements of the MX formats, and their scale.", _MX, "E2M3 7.5, E3M2 28, E2M1 6; E8M0 2^-127 to 2^127"),
     Claim("FP16 and BF16: the largest finite value.", f"{_IEEE}; {_BF16}", "65504; 3.3895e38"),
     Claim("The formats without negative zero reach one binade lower.", _FNUZ, "E4M3 fnuz 2^-10; E5M2 fnuz 2^-17"),
@@ -214,13 +218,15 @@ def _spacing(f: fp.FloatFormat) -> pd.DataFrame:
     codes = np.array([starts, [code + 1 for code in starts], ends]).astype(f.code_dtype)
     start, following, end = fp.decode(codes, f).astype(np.float64)
     spacing = np.log2(following - start)
-    return pd.DataFrame({
-        "format": f.name,
-        "log2_from": np.log2(start),
-        "log2_to": np.log2(end),
-        "log2_spacing": spacing,
-        "subnormal": np.array(starts) < f.smallest_normal_code,
-    })
+    return pd.DataFrame(
+        {
+            "format": f.name,
+            "log2_from": np.log2(start),
+            "log2_to": np.log2(end),
+            "log2_spacing": spacing,
+            "subnormal": np.array(starts) < f.smallest_normal_code,
+        }
+    )
 
 
 def _codes(f: fp.FloatFormat) -> pd.DataFrame:
@@ -230,14 +236,16 @@ def _codes(f: fp.FloatFormat) -> pd.DataFrame:
     magnitude = np.abs(values)
     kinds = [np.isnan(values), np.isinf(values), magnitude == 0, magnitude < f.smallest_normal]
     regular = np.isfinite(values) & (magnitude > 0)
-    return pd.DataFrame({
-        "format": f.name,
-        "code": codes,
-        "negative": (codes & f.sign_mask) != 0,
-        "kind": np.select(kinds, ["nan", "infinity", "zero", "subnormal"], "normal"),
-        "value": values,
-        "log2_magnitude": np.log2(magnitude, out=np.full(len(codes), nan), where=regular),
-    })
+    return pd.DataFrame(
+        {
+            "format": f.name,
+            "code": codes,
+            "negative": (codes & f.sign_mask) != 0,
+            "kind": np.select(kinds, ["nan", "infinity", "zero", "subnormal"], "normal"),
+            "value": values,
+            "log2_magnitude": np.log2(magnitude, out=np.full(len(codes), nan), where=regular),
+        }
+    )
 
 
 # ---- draw -----------------------------------------------------------------------------------------------------------
@@ -307,7 +315,10 @@ def draw_ranges(formats: pd.DataFrame) -> Figure:
     ax.set_ylabel("format")
     log2_axis(ax, "magnitude (powers of two)")
     decade_axis(ax, "magnitude (powers of ten)")
-    pale = [Patch(color="#777777", label="normal values"), Patch(color="#777777", alpha=_PALE, label="subnormal values")]
+    pale = [
+        Patch(color="#777777", label="normal values"),
+        Patch(color="#777777", alpha=_PALE, label="subnormal values"),
+    ]
     ax.legend(handles=pale, loc="lower left", bbox_to_anchor=(0, 0.02))
     return figure
 
@@ -319,7 +330,9 @@ def draw_spacing(spacing: pd.DataFrame) -> Figure:
         rows = spacing[spacing.format == name]
         tint, dashes = colour(name), (0, (4, 2)) if name == "tfloat32" else "-"
         x, saw, teeth = _corners(rows)
-        whole.fill_between(x, teeth - 1, teeth, where=x >= rows.log2_to[rows.subnormal].max(), color=tint, alpha=0.25, linewidth=0)
+        whole.fill_between(
+            x, teeth - 1, teeth, where=x >= rows.log2_to[rows.subnormal].max(), color=tint, alpha=0.25, linewidth=0
+        )
         whole.plot(x, teeth, color=tint, linestyle=dashes, label=label(name))
         close.plot(x, saw, color=tint, linestyle=dashes, linewidth=1.3)
     close.set_xlim(*CLOSE_UP)
@@ -352,14 +365,20 @@ def draw_wheels(codes: pd.DataFrame) -> Figure:
     figure.subplots_adjust(left=0.01, right=0.99, top=0.95, bottom=0.045, wspace=0.04, hspace=0.26)
     for ax, name in zip(axes.flat, names, strict=False):
         _wheel(ax, codes[codes.format == name], name)
-    for ax in axes.flat[len(names):]:
+    for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
     axes.flat[len(names)].legend(handles=_WHEEL_KEY, loc="center", handlelength=1.2, labelspacing=0.7)
     return figure
 
 
 _SPECIALS = {"infinity": "#222222", "nan": "#C0392B"}
-_ZEROS: dict[str, Any] = {"markersize": 4.5, "markeredgecolor": "#222222", "markeredgewidth": 0.9, "linestyle": "none", "marker": "o"}
+_ZEROS: dict[str, Any] = {
+    "markersize": 4.5,
+    "markeredgecolor": "#222222",
+    "markeredgewidth": 0.9,
+    "linestyle": "none",
+    "marker": "o",
+}
 _WHEEL_KEY = [
     Patch(color="#666666", label="normal value"),
     Patch(color="#666666", alpha=_PALE, label="subnormal value"),
@@ -369,7 +388,9 @@ _WHEEL_KEY = [
     Patch(color=_SPECIALS["nan"], label="NaN (on the rim)"),
 ]
 _FOOT, _INNER, _OUTER, _RIM = 0.30, 0.36, 1.0, (1.05, 1.19)  # radii: spokes begin, smallest value, largest, specials
-_ZERO_ANGLE = 0.09  # radians: zeros are marked this far from the top, since two neighbouring codes would hide each other
+_ZERO_ANGLE = (
+    0.09  # radians: zeros are marked this far from the top, since two neighbouring codes would hide each other
+)
 
 
 def _wheel(ax: PolarAxes, rows: pd.DataFrame, name: str) -> None:
@@ -449,10 +470,24 @@ def draw_family(formats: pd.DataFrame) -> Figure:
             ax.plot(rows.precision, reach, color=P3109_COLOUR, linewidth=1, marker="o", markersize=3, zorder=1)
             beyond = ~rows.in_float64
             ax.plot(
-                rows.precision[beyond], reach[beyond], linestyle="none", marker="o", markersize=7,
-                markerfacecolor="none", markeredgecolor="#777777", markeredgewidth=0.8,
+                rows.precision[beyond],
+                reach[beyond],
+                linestyle="none",
+                marker="o",
+                markersize=7,
+                markerfacecolor="none",
+                markeredgecolor="#777777",
+                markeredgewidth=0.8,
             )
-            ax.annotate(f"K = {bits}", (1, reach.iloc[0]), (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=7)
+            ax.annotate(
+                f"K = {bits}",
+                (1, reach.iloc[0]),
+                (-6, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=7,
+            )
         ax.set_xlim(-1.4, 16.6)
         ax.set_xticks(range(1, 17))
         ax.set_xlabel("precision p (bits, hidden bit included)")
@@ -469,8 +504,16 @@ def _place_named(ax: Axes, formats: pd.DataFrame) -> None:
         place = (row.precision, np.log2(row.log2_dynamic_range))
         ax.plot(*place, marker="D", markersize=6, color=colour(name), linestyle="none", zorder=3)
         ax.annotate(
-            label(name), place, aside, textcoords="offset points", fontsize=7.5, fontweight="bold",
-            ha="left" if aside[0] > 0 else "right", color=colour(name), path_effects=[withStroke(linewidth=2.5, foreground="white")], zorder=4,
+            label(name),
+            place,
+            aside,
+            textcoords="offset points",
+            fontsize=7.5,
+            fontweight="bold",
+            ha="left" if aside[0] > 0 else "right",
+            color=colour(name),
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            zorder=4,
         )
 
 
@@ -488,7 +531,11 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     measured = [float(formats[limit.column][limit.format]) for limit in LIMITS]
     met = [limit.met(value) for limit, value in zip(LIMITS, measured, strict=True)]
     findings = tuple(
-        Finding(f"{label(limit.format)}, {_COLUMN_WORDS[limit.column]}", limit.text, _exact(value) + ("" if ok else " (differs)"))
+        Finding(
+            f"{label(limit.format)}, {_COLUMN_WORDS[limit.column]}",
+            limit.text,
+            _exact(value) + ("" if ok else " (differs)"),
+        )
         for limit, value, ok in zip(LIMITS, measured, met, strict=True)
     )
     decoded = formats[formats.decoded != "not decoded"]
@@ -502,4 +549,3 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         f"2^{widest.log2_max:g}."
     )
     return Verdict("holds" if all(met) and not differing else "does not hold at this scale", summary, findings)
-

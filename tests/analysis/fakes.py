@@ -54,12 +54,16 @@ class Fakes:
         self.folder, self.log = folder, folder / "measured.log"
 
     def write(
-        self, name: str = "e90_fake", *, units: int = 4, measure: str = "pass", draw: str = "pass", title: str = "A fake",
+        self,
+        name: str = "e90_fake",
+        *,
+        units: int = 4,
+        measure: str = "pass",
+        draw: str = "pass",
+        title: str = "A fake",
         imports: str = "",
     ) -> str:
-        text = SOURCE.format(
-            log=str(self.log), units=units, measure=measure, draw=draw, title=title, imports=imports
-        )
+        text = SOURCE.format(log=str(self.log), units=units, measure=measure, draw=draw, title=title, imports=imports)
         (self.folder / f"{name}.py").write_text(text)
         return name
 

@@ -58,7 +58,9 @@ def test_a_run_makes_a_whole_result_and_leaves_nothing_partial(fakes: Fakes, rep
     assert len(record["units"]) == 4 and record["seconds"] >= 0
 
 
-def test_an_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(fakes: Fakes, reports: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(
+    fakes: Fakes, reports: Path, tmp_path: Path
+) -> None:
     fakes.write()
     run("e90_fake", tmp_path / "straight")
     fakes.measured()
@@ -95,7 +97,10 @@ def test_a_killed_process_loses_at_most_the_unit_it_was_at(
     fakes.write(measure=f"if unit['index'] == 2: Path({str(asleep)!r}).touch(); import time; time.sleep(60)")
     child = subprocess.Popen(
         [sys.executable, "-c", COMMAND, str(fakes.folder), str(reports)],
-        cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
     try:
         deadline = time.monotonic() + 60
@@ -177,7 +182,9 @@ def test_a_change_of_the_library_or_of_an_imported_lab_module_is_seen(
     other = fakes.folder / "landmarks.py"
     other.write_text(source.read_text() + "\nCHANGED = True\n")
     original = fingerprint._source_of
-    monkeypatch.setattr(fingerprint, "_source_of", lambda name: other if name == "analysis.landmarks" else original(name))
+    monkeypatch.setattr(
+        fingerprint, "_source_of", lambda name: other if name == "analysis.landmarks" else original(name)
+    )
     assert fingerprint.of(load("e90_fake")) != with_import
     monkeypatch.setattr(fingerprint, "_source_of", original)
     assert fingerprint.of(load("e90_fake")) == with_import
@@ -213,7 +220,9 @@ def _of_another_unit(path: Path) -> None:
         lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"not an archive"),
-        lambda path: path.write_bytes(bytes([byte ^ (0x55 * (180 < i < 220)) for i, byte in enumerate(path.read_bytes())])),
+        lambda path: path.write_bytes(
+            bytes([byte ^ (0x55 * (180 < i < 220)) for i, byte in enumerate(path.read_bytes())])
+        ),
         _pickled,
         _of_another_unit,
     ],
@@ -257,7 +266,9 @@ def test_a_damaged_result_is_not_trusted(fakes: Fakes, reports: Path, file: str)
     assert run("e90_fake", reports).measured == 4
 
 
-def test_a_kill_between_the_two_moves_is_put_right(fakes: Fakes, reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_between_the_two_moves_is_put_right(
+    fakes: Fakes, reports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(fakes.write(), reports)
     before = files_of(reports / "e90_fake")
     real, moves = os.replace, []
@@ -527,7 +538,14 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(published: Path) -> Non
     assert not re.search(r"<link|@import|url\(|src=\"(?!data:image/png;base64,[A-Za-z0-9+/])", page)
     images = re.findall(r"<img [^>]*>", page)
     assert len(images) == 1 and all(re.search(r'alt="[^"]{10,}"', image) for image in images)
-    for text in ("Is it so?", "42 %", "A book; second-hand", "The mean is", "prefers-color-scheme: dark", environment.cpu_model()):
+    for text in (
+        "Is it so?",
+        "42 %",
+        "A book; second-hand",
+        "The mean is",
+        "prefers-color-scheme: dark",
+        environment.cpu_model(),
+    ):
         assert text in page
     gallery = (published / "README.md").read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", gallery):
@@ -580,7 +598,11 @@ def test_a_log2_axis_reads_as_powers_of_two() -> None:
         figure.canvas.draw()
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("magnitude (V)", "error (V)")
         assert "$2^{-8}$" in [tick.get_text() for tick in ax.get_xticklabels()]
-        edges = {round(x, 9) for patch in ax.patches for x in patch.get_extents().transformed(ax.transData.inverted()).intervalx}
+        edges = {
+            round(x, 9)
+            for patch in ax.patches
+            for x in patch.get_extents().transformed(ax.transData.inverted()).intervalx
+        }
         fp16 = fp.FORMATS["fp16"]
         assert edges == {round(np.log2(v) - 3, 9) for v in (fp16.smallest_subnormal, fp16.smallest_normal, fp16.max)}
         with pytest.raises(ValueError, match="'x' or 'y'"):

@@ -1,0 +1,63 @@
+"""One work, measured: agree first, then fit, then take turns."""
+
+from __future__ import annotations
+
+from benchmarks import agreement, contenders, timing
+from benchmarks.agreement import Agreement
+from benchmarks.contenders import Contender
+from benchmarks.results import PEER, Measured, Timed
+from benchmarks.timing import Run
+from benchmarks.works import Array, Inputs, Work
+
+PROBE = 1 << 15  # elements from which the speed of a peer is guessed
+LONGEST = 0.03  # seconds: peers on one thread get as many elements as they take in about this time, a power of two
+
+
+def measure(work: Work, inputs: Inputs, threads: int, rounds: int) -> Measured:
+    """The work on all its contenders, side by side."""
+    x = inputs.of(work)
+    rows = contenders.of(work)
+    agreements = [agreement.of(row, work, threads) for row in rows]
+    runs: dict[int, tuple[Run, int]] = {}
+    for place, (row, agreed) in enumerate(zip(rows, agreements, strict=True)):
+        if not agreed.refused:
+            size = _fitting(row, work, x, threads)
+            runs[place] = row.prepare(work, x[:size], threads), size
+            runs[place][0].call()  # touches its memory
+    seconds = dict(zip(runs, timing.interleaved([run.call for run, _ in runs.values()], rounds), strict=True))
+    return Measured(
+        work.name,
+        work.group,
+        x.size,
+        work.reads.itemsize,
+        work.writes.itemsize if work.writes is not None else 0,
+        [
+            _timed(row, agreed, threads, runs[place][1] if place in runs else 0, seconds.get(place, []))
+            for place, (row, agreed) in enumerate(zip(rows, agreements, strict=True))
+        ],
+    )
+
+
+def _fitting(row: Contender, work: Work, x: Array, threads: int) -> int:
+    """How many elements a contender gets: all, but for slow peers."""
+    if row.role != PEER or row.threaded or x.size <= PROBE:
+        return int(x.size)
+    probe = row.prepare(work, x[:PROBE], threads).call
+    probe()
+    rate = PROBE / min(timing.seconds_of(probe) for _ in range(2))
+    size = int(x.size)
+    while size > PROBE and size > rate * LONGEST:
+        size //= 2
+    return size
+
+
+def _timed(row: Contender, agreed: Agreement, threads: int, elements: int, seconds: list[float]) -> Timed:
+    return Timed(
+        row.name,
+        row.role,
+        threads if row.threaded else 1,
+        row.allocates,
+        elements,
+        **agreed._asdict(),
+        seconds=seconds,
+    )
