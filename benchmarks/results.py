@@ -7,6 +7,7 @@ alike, and the median of the rounds is told.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -19,6 +20,7 @@ from fpemu.io import writing_whole
 
 FILE = Path(__file__).with_name("results.json")
 VERSION = 1
+_NUMBERS = re.compile(r"\[[-+\d.e,\s]+\]")
 ROOFLINE, OURS, PEER = "roofline", "ours", "peer"  # roles
 
 
@@ -184,6 +186,7 @@ class Results:
     def write(self, path: Path = FILE) -> None:
         """Write the file, whole or not at all."""
         text = json.dumps({"version": VERSION, **asdict(self)}, indent=1)
+        text = _NUMBERS.sub(lambda found: " ".join(found[0].split()), text)  # a list of samples is one line
         with writing_whole(path) as stream:
             stream.write(text.encode() + b"\n")
 

@@ -205,6 +205,30 @@ def test_far_below_the_smallest_subnormal() -> None:
             assert codes.sum() == up, (power, variant)
 
 
+@lru_cache(maxsize=1)
+def _largest_words() -> list[int]:
+    """The indices, of the first 2^15 of seed 0, of the largest words: the ones that lift tiny fractions."""
+    return sorted(range(1 << 15), key=lambda index: word(0, index))[-3:]
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize("variant", Stochastic)
+@pytest.mark.parametrize("random_bits", [8, 12, 13, 31, 32])
+def test_tiny_fractions_under_large_words(random_bits: int, variant: Stochastic) -> None:
+    """All discarded bits below the word's, some below the lane's: 2^-m of the smallest value, exact and an ulp more.
+
+    For m = N + 1 the fraction is half of 2^-N: variant C's tie, unless one lost bit makes it more.
+    """
+    cast = Cast("e5m2", "stochastic", random_bits=random_bits, stochastic=variant)
+    smallest = FORMATS["e5m2"].smallest_subnormal
+    for dtype in (np.float32, np.float64):
+        powers = dtype(smallest) * dtype(2) ** -np.arange(1, 41 if JIT else 18, dtype=dtype)
+        x = np.concatenate([powers, np.nextafter(powers, dtype(1)), powers * dtype(1.5)])
+        for index in _largest_words():
+            right = [reference.encode(v, cast, word(0, index) >> (32 - random_bits)) for v in x]
+            np.testing.assert_array_equal([fp.encode(v, cast, seed=0, offset=index) for v in x], right)
+
+
 @pytest.mark.nojit
 @pytest.mark.parametrize("subnormals", ["flush-output", "flush-output-before", "flush-input", "round-to-min"])
 def test_words_and_subnormal_policies(subnormals: str) -> None:

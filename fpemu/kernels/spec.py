@@ -124,11 +124,16 @@ def encode_plan(cast: Cast, lane: Lane) -> Plan:
 
 
 def fits_lane(cast: Cast, lane: Lane) -> bool:
-    """Whether the lane is wide enough for the target: 32-bit lanes take no wide plan and at most 22 trailing bits.
+    """Whether the lane is wide enough for the target: at least one bit to discard, and room for every code.
 
-    With at least one bit to discard, shifts are positive and half a spacing is an integer.
+    (With one bit to discard, shifts are positive and half a spacing is an integer; the code of the lane's largest
+    value, however far beyond the target's, has to stay below the sign bit.)
     """
-    return lane is LANE64 or (cast.format.trailing_bits < 23 and not encode_plan(cast, lane).wide)
+    target = cast.format
+    if lane is LANE64:
+        return True
+    top = (2 * lane.bias - (target.emin + lane.bias) + 2) << target.trailing_bits
+    return target.trailing_bits < lane.trailing_bits and top < 1 << (lane.bits - 1)
 
 
 def _input_floor(cast: Cast, lane: Lane, source_emin: int) -> int:

@@ -27,13 +27,21 @@ def unpack(bits, spec, plan):
     exponent = U(max(exponent, one) + spec.lift)
 
     if plan.wide:
-        # The target goes on below: bring the leading bit of a subnormal to its place.  The integer is exact in
-        # float64, whose exponent field then counts from 1023 at 2**0, where a lane's subnormal bit 52 counts as 1.
-        normal = np.float64(magnitude).view(np.uint64)
-        subnormal = hidden == U(0) and magnitude > U(0)
-        if subnormal:
-            significand = U(U(normal & np.uint64(0x000FFFFFFFFFFFFF)) | np.uint64(0x0010000000000000))
-            exponent = U(U(normal >> np.uint64(52)) + U(spec.lift - U(1074)))
-        # Zero lies below every binade.
-        exponent = U(0) if magnitude == U(0) else exponent
+        # The target goes on below: bring the leading bit of a subnormal to its place.  As an integer it is exact in
+        # the lane's own float type, whose exponent field then counts from its bias at 2**0, where bit ``trailing`` of
+        # a subnormal counts as 1.
+        if plan.source_sign == 31:
+            normal = U(np.float32(np.int32(magnitude)).view(np.uint32))
+            offset = U(127 + 22)
+        else:
+            normal = U(np.float64(magnitude).view(np.uint64))
+            offset = U(1023 + 51)
+        if hidden == U(0):
+            hidden_bit = left(one, trailing, last)
+            significand = U(U(normal & U(hidden_bit - one)) | hidden_bit)
+            exponent = U(right(normal, trailing, last) + U(spec.lift - offset))
+        if magnitude == U(0):
+            # Zero lies below every binade.
+            significand = U(0)
+            exponent = U(0)
     return negative, magnitude, exponent, significand

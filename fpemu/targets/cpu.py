@@ -151,6 +151,17 @@ def decode_driver(lane: Lane, code_dtype: np.dtype[Any], frozen: DecodeSpec | No
 
 
 @cache
+def table_driver(lane: Lane, code_dtype: np.dtype[Any]) -> Driver:
+    """``driver(codes, bits, table)``: look codes up."""
+
+    def table_loop(codes, bits, table):
+        for i in range(codes.size):
+            bits[i] = table[codes[i]]
+
+    return compiled(table_loop, (lane, code_dtype), read_only(code_dtype), writable(lane.code), read_only(lane.code))
+
+
+@cache
 def largest_magnitude_driver(lane: Lane) -> Callable[..., int]:
     """``driver(bits)``: the largest magnitude bits, 0 for none; above those of infinity there is a NaN."""
     U, mask = lane.code, lane.code((1 << (lane.bits - 1)) - 1)

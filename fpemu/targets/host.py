@@ -33,7 +33,7 @@ Bits = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
 Source = FloatFormat | Lane  # codes of a format (float16 and float32 are codes too), or the lane of float64
 Function = Callable[[Bits, Bits, np.uint64, np.uint64], None]  # (input, output, key, first index)
 
-CHUNK = 1 << 15  # elements of a chunk between steps: 128 to 256 KiB
+CHUNK = 1 << 17  # elements of a chunk between steps, which stays in the cache
 STRIDED_CHUNK = 1 << 16  # elements of a copied piece of a strided or byte-swapped array
 
 FLOAT16, FLOAT32 = FORMATS["float16"], FORMATS["float32"]
@@ -123,9 +123,10 @@ def _exact_step(source: FloatFormat, lane: Lane) -> Step:
         return Step(compute, np.dtype(lane.code))
 
     table = values(np.arange(1 << source.bits, dtype=source.code_dtype))
+    driver = cpu.table_driver(lane, source.code_dtype)
 
     def look_up(codes: Bits, bits: Bits, key: np.uint64, first: np.uint64) -> None:
-        np.take(table, codes, out=bits, mode="clip")
+        driver(codes, bits, table)
 
     return Step(look_up, np.dtype(lane.code))
 
