@@ -128,7 +128,7 @@ def save_unit(path: Path, key: Mapping[str, Any], tables: Tables, facts: Mapping
 def load_unit(path: Path, key: Mapping[str, Any]) -> tuple[Tables, dict[str, Any]] | None:
     """Tables and facts of a unit; None if it was never kept, is damaged, or belongs to another key."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             about = json.loads(archive["about"].tobytes())
             if about["key"] != key:
                 return None
