@@ -42,7 +42,7 @@ class Band:
         """The exponent of the scale farthest from both ends (the upper of two); None where the band is empty.
 
         With one end open it is the other end: the lowest that loses little enough, or the highest that does not
-        overflow.  With both open it is 0.
+        overflow (without a margin for what the next step brings).  With both open it is 0.
         """
         if self.empty:
             return None
@@ -170,7 +170,8 @@ class ExponentHistogram:
     def subnormal_bounds(self, format: FloatFormat | str, scale_exponents: ArrayLike) -> Shares:
         """Bounds on the share of the non-zeros that nearest-even makes subnormal: ``lower`` and ``upper`` for each k.
 
-        The values just below the smallest normal that round up to it share a binade with others that do not.
+        The values just below the smallest normal that round up to it share a binade with others that do not.  Every
+        subnormal result counts, where ``CastLoss.new_subnormal`` leaves out inputs that were subnormal already.
         """
         target, k = _target(format), _integers(scale_exponents)
         lost, _ = self._below(target.finest_exponent - 1 - k, True)
@@ -194,7 +195,7 @@ class ExponentHistogram:
     def band(self, format: FloatFormat | str, energy_lost: float = 1e-3) -> Band:
         """Scales at which nearest-even rounds at most ``energy_lost`` of the energy to zero and nothing overflows.
 
-        Both ends are exact: the lower from the histogram, the upper from ``amax``.  A tensor without non-zeros is
+        Both ends are exact for this tensor: the lower from the histogram, the upper from ``amax``.  One without non-zeros is
         served by every scale.  Non-finite values are nobody's scale's fault and do not count.
 
         Raises ValueError for a share outside [0, 1].

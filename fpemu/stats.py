@@ -36,10 +36,13 @@ class CastLoss:
         whatever the overflow policy made of them; nonfinite_out: that became infinite or NaN.  (A zero in a format
         without one is none of these, but its NaN is a result that is not finite.)
     ``*_of_nonzero``: share of the non-zeros; ``*_of_energy``: share of the sum of squares.
-    sqnr_db: 10 log10(sum x^2 / sum (q-x)^2), inf for an exact cast, -inf where a result is not finite.
-    cosine: of x and q; gain: <q,x>/<x,x>; mean_error: mean of q - x in units of x.  NaN where a result is not finite.
+    sqnr_db: 10 log10(sum x^2 / sum (q-x)^2), inf for an exact cast, -inf where a result is not finite (one overflowed
+        element is enough: cast with ``overflow="saturate"`` to see the noise of the others).
+    cosine: of x and q; gain: <q,x>/<x,x>; mean_error: mean of q - x over the finite elements, zeros included, in units
+        of x.  All NaN where a result is not finite.
     max_relative_error: max of |q-x|/|x| over the non-zeros (NaN of none, inf where a result is not finite).
-    codes_used: distinct codes among the results of finite inputs, for formats of at most 8 bits, else None.
+    codes_used: distinct codes among the results of finite inputs (+0 and -0 are two), for formats of at most 8 bits,
+        else None.
     """
 
     format: str
@@ -166,6 +169,15 @@ class TensorStats:
         if found:
             raise KeyError(f"{len(found)} casts to {wanted.format.name}: ask with the Cast")
         raise KeyError(f"{wanted.format.name} is not among {', '.join(part.cast.format.name for part in self.formats)}")
+
+    def __repr__(self) -> str:
+        facts = f"size={self.size}, zeros={self.zeros}, nonfinite={self.nonfinite}, amax={self.amax:g}, scale={self.scale:g}"
+        losses = "".join(
+            f"\n  {loss.format}: new_zero {loss.new_zero_of_nonzero:.3%} of non-zeros, {loss.new_zero_of_energy:.3g} of energy; "
+            f"saturated {loss.saturated}; sqnr {loss.sqnr_db:.1f} dB; cosine {loss.cosine:.6g}"
+            for loss in self
+        )
+        return f"TensorStats({facts}){losses}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict for each format, in the order asked for; keys are the attributes of CastLoss."""

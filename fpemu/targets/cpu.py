@@ -133,6 +133,35 @@ def quantize_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec
 
 
 @cache
+def transcode_driver(
+    plan: Plan,
+    lane: Lane,
+    source_dtype: np.dtype[Any],
+    code_dtype: np.dtype[Any],
+    frozen: tuple[EncodeSpec, DecodeSpec] | None = None,
+) -> Driver:
+    """``driver(source, codes, encode_spec, decode_spec, key, first)``: encode(decode(code)), through a lane."""
+    stochastic, last = plan.rounding == STOCHASTIC, lane.bits - 1
+    to_constant, from_constant = (None, None) if frozen is None else (frozen_spec(spec, lane) for spec in frozen)
+    plan = Plan(*plan)
+
+    def transcode_loop(source, codes, to_spec, from_spec, key, first):
+        to, back = thaw_encode(to_spec), thaw_decode(from_spec)
+        for i in range(source.size):
+            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            codes[i] = encode(decode(source[i], back, last), word, to, plan)
+
+    def transcode_frozen_loop(source, codes, to_spec, from_spec, key, first):
+        for i in range(source.size):
+            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            codes[i] = encode(decode(source[i], from_constant, last), word, to_constant, plan)
+
+    spec, facts = read_only(lane.code), (plan, lane, source_dtype, code_dtype, frozen)
+    arguments = (read_only(source_dtype), writable(code_dtype), spec, spec, types.uint64, types.uint64)
+    return compiled(transcode_loop if frozen is None else transcode_frozen_loop, facts, *arguments)
+
+
+@cache
 def decode_driver(lane: Lane, code_dtype: np.dtype[Any], frozen: DecodeSpec | None = None) -> Driver:
     """``driver(codes, bits, spec)``: decode."""
     spec_constant, last = frozen_spec(frozen, lane), lane.bits - 1

@@ -1,7 +1,7 @@
 """Conversions of NumPy arrays: which kernels a conversion takes, one after another, and how arrays are walked.
 
-A conversion is a chain of steps over flat, contiguous arrays of bits.  Most have one step; a source or target that a
-32-bit lane cannot hold goes through a 64-bit lane, in chunks that stay in the cache.
+A conversion is a chain of steps over flat, contiguous arrays of bits.  Most have one step; an intermediate format, and
+formats that neither lane decodes, take several, in chunks that stay in the cache.
 """
 
 from __future__ import annotations
@@ -81,6 +81,18 @@ def decode_step(source: FloatFormat, lane: Lane, freeze: bool) -> Step:
     return Step(decode, np.dtype(lane.code))
 
 
+def _transcode_step(source: FloatFormat, cast: Cast, lane: Lane, freeze: bool) -> Step:
+    plan, to, back = encode_plan(cast, lane), encode_spec(cast, lane, source.emin), decode_spec(source, lane)
+    dtype = cast.format.code_dtype
+    driver = cpu.transcode_driver(plan, lane, source.code_dtype, dtype, (to, back) if freeze else None)
+    to_numbers, back_numbers = as_array(to, lane), as_array(back, lane)
+
+    def transcode(codes: Bits, out: Bits, key: np.uint64, first: np.uint64) -> None:
+        driver(codes, out, to_numbers, back_numbers, key, first)
+
+    return Step(transcode, dtype)
+
+
 def _quantize_step(cast: Cast, lane: Lane, freeze: bool) -> Step:
     plan, to, back = encode_plan(cast, lane), encode_spec(cast, lane, lane.emin), decode_spec(cast.format, lane)
     driver = cpu.quantize_driver(plan, lane, (to, back) if freeze else None)
@@ -140,10 +152,13 @@ def encode_steps(source: Source, cast: Cast, freeze: bool) -> tuple[Step, ...]:
         return encode_steps(source, first, freeze) + encode_steps(first.format, then, freeze)
     if isinstance(source, Lane):
         return (_encode_step(cast, LANE64, LANE64.emin, freeze),)
-    if fits_lane(cast, LANE32) and (source == FLOAT32 or decodes_in(source, LANE32)):
-        encode = _encode_step(cast, LANE32, source.emin, freeze)
-        return (encode,) if source == FLOAT32 else (decode_step(source, LANE32, freeze), encode)
-    return (decode_step(source, LANE64, freeze), _encode_step(cast, LANE64, source.emin, freeze))
+    narrow = fits_lane(cast, LANE32)
+    if narrow and source == FLOAT32:
+        return (_encode_step(cast, LANE32, source.emin, freeze),)
+    lane = LANE32 if narrow and decodes_in(source, LANE32) else LANE64
+    if decodes_in(source, lane):
+        return (_transcode_step(source, cast, lane, freeze),)
+    return (_exact_step(source, lane), _encode_step(cast, lane, source.emin, freeze))
 
 
 @lru_cache(maxsize=4096)
