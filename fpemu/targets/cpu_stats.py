@@ -26,7 +26,7 @@ from fpemu.targets.cpu import (
     writable,
 )
 
-BLOCK = 1 << 15  # elements of a block
+BLOCK = 1 << 16  # elements of a block: with its results it stays in the cache for all formats
 COLUMNS = 256
 TABLES = 4  # of a histogram, a power of two
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial, reduce
-from math import frexp, ldexp
+from math import frexp, fsum, ldexp
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ from fpemu.targets import cpu, cpu_stats
 from fpemu.targets.host import FLOAT32, FREEZE_FROM, Bits, Source, as_index, decode_step, read_pieces, seed_word
 from fpemu.targets.threads import map_parts
 
-SEGMENT = 8 * cpu_stats.BLOCK  # what one thread takes at a time
+SEGMENT = 4 * cpu_stats.BLOCK  # what one thread takes at a time
 Units = tuple[int, int, int]  # exponents that inputs, results and errors are divided by before they are squared
 NO_UNITS: Units = (0, 0, 0)
 
@@ -152,7 +152,10 @@ class _Working:
     def __init__(self, cast_pass: CastPass, nonfinite: bool) -> None:
         lane = cast_pass.lane
         self.cast_pass, self.nonfinite = cast_pass, nonfinite
+        self.moments, self.mark_used = cpu_stats.moments_driver(lane), cpu_stats.used_driver()
+        self.numbers = (cast_pass.encode_numbers, cast_pass.decode_numbers, cast_pass.limits)
         self.results = np.empty(cpu_stats.BLOCK, lane.code)
+        self.rounded = self.results.view(lane.value)
         self.kinds, self.codes = np.empty(cpu_stats.BLOCK, np.uint8), np.empty(cpu_stats.BLOCK, np.uint8)
         self.counts, self.used = np.zeros(len(cpu_stats.COUNTS), np.int64), np.zeros(256, np.uint8)
         self.sums: list[tuple[NDArray[np.float64], Units]] = []
@@ -161,18 +164,17 @@ class _Working:
 
     def add(self, x: Bits, key: np.uint64, index: np.uint64) -> None:
         """Cast one block and add what became of it."""
-        driver, lane = self.cast_pass.driver, self.cast_pass.lane
-        results, kinds, codes = self.results[: x.size], self.kinds[: x.size], self.codes[: x.size]
-        numbers = (self.cast_pass.encode_numbers, self.cast_pass.decode_numbers, self.cast_pass.limits)
-        driver(x, *numbers, key, index, results, kinds, codes)
-        values, rounded = x.view(lane.value), results.view(lane.value)
+        n, lane = x.size, self.cast_pass.lane
+        rounded, kinds, codes = self.rounded[:n], self.kinds[:n], self.codes[:n]
+        self.cast_pass.driver(x, *self.numbers, key, index, self.results[:n], kinds, codes)
+        values = x.view(lane.value)
         units = _units(values, rounded) if lane is LANE64 else NO_UNITS
-        cpu_stats.moments_driver(lane)(values, rounded, kinds, _factors(units), self.partial.reshape(-1), self.counts)
+        self.moments(values, rounded, kinds, _factors(units), self.partial.reshape(-1), self.counts)
         if lane is LANE64:
             self.close(units)  # the next block has units of its own
         if self.cast_pass.cast.format.bits <= 8:
             finite = codes[np.isfinite(values)] if self.nonfinite else codes
-            cpu_stats.used_driver()(finite, self.used)
+            self.mark_used(finite, self.used)
 
     def close(self, units: Units) -> None:
         """Add up the columns."""
@@ -237,10 +239,12 @@ def _histogram(bits: Bits, lane: Lane) -> ExponentHistogram:
 def _joined(cast: Cast, parts: Sequence[FormatPart]) -> FormatStats:
     """All segments of one format."""
     sums = [item for part in parts for item in part.sums]
+    units = {unit for _, unit in sums} or {NO_UNITS}
+    rows = {unit: np.array([row for row, of in sums if of == unit]).reshape(-1, len(cpu_stats.SUMS)) for unit in units}
 
     def total(column: int, powers: tuple[int, int, int]) -> pairs.Pair:
         return pairs.add(
-            (float(row[column]), sum(p * unit for p, unit in zip(powers, units, strict=True))) for row, units in sums
+            (fsum(rows[unit][:, column]), sum(p * u for p, u in zip(powers, unit, strict=True))) for unit in units
         )
 
     used = reduce(np.bitwise_or, (part.used for part in parts), np.zeros(256, np.uint8))
