@@ -15,7 +15,7 @@ import numpy as np
 
 from fpemu import reference
 from fpemu.formats import FloatFormat
-from fpemu.kernels.random import random_word, seed_key
+from fpemu.kernels.random import random_counter, random_word, seed_key
 from fpemu.policies import Cast, Rounding, Stochastic
 from fpemu.reference import Explanation, Gap, Real
 
@@ -78,9 +78,10 @@ def parse_code(text: str, format: FloatFormat) -> int:
 
 def word_of(seed: int, index: int, random_bits: int) -> int:
     """The random bits that ``fpemu.encode(x, seed=seed)`` uses for element ``index``."""
-    scalar = getattr(random_word, "py_func", random_word)
+    counter = getattr(random_counter, "py_func", random_counter)
+    word = getattr(random_word, "py_func", random_word)
     with np.errstate(over="ignore"):
-        return int(scalar(np.uint64(seed_key(seed)), np.uint64(index))) >> (32 - random_bits)
+        return int(word(counter(np.uint64(seed_key(seed)), np.uint64(index)))) >> (32 - random_bits)
 
 
 # ---- value to text --------------------------------------------------------------------------------------------------

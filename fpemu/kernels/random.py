@@ -17,9 +17,14 @@ def seed_key(seed: int) -> int:
 
 
 @kernel
-def random_word(key, index):
-    """32 random bits: the high half of splitmix64's finaliser (Steele, Lea, Flood 2014) over key + index * golden."""
-    z = np.uint64(key + np.uint64(index * np.uint64(0x9E3779B97F4A7C15)))
-    z = np.uint64(np.uint64(z ^ np.uint64(z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9))
+def random_counter(key, index):
+    """The counter of an element; that of the next is GOLDEN more, modulo 2**64."""
+    return np.uint64(key + np.uint64(index * np.uint64(GOLDEN)))
+
+
+@kernel
+def random_word(counter):
+    """32 random bits: the high half of splitmix64's finaliser (Steele, Lea, Flood 2014) of a counter."""
+    z = np.uint64(np.uint64(counter ^ np.uint64(counter >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9))
     z = np.uint64(np.uint64(z ^ np.uint64(z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB))
     return np.uint64(np.uint64(z ^ np.uint64(z >> np.uint64(31))) >> np.uint64(32))

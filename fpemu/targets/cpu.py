@@ -19,7 +19,7 @@ from numba import config, njit, types
 from fpemu.kernels.decode import decode
 from fpemu.kernels.encode import encode
 from fpemu.kernels.jit import kernel
-from fpemu.kernels.random import random_word
+from fpemu.kernels.random import GOLDEN, random_counter, random_word
 from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
 
 Driver = Callable[..., Any]
@@ -90,18 +90,23 @@ def frozen_spec(spec: Any, lane: Lane) -> Any:
 @cache
 def encode_driver(plan: Plan, lane: Lane, code_dtype: np.dtype[Any], frozen: EncodeSpec | None = None) -> Driver:
     """``driver(bits, codes, spec, key, first)``: encode, element i with random word ``first + i`` of ``key``."""
-    spec_constant, stochastic = frozen_spec(frozen, lane), plan.rounding == STOCHASTIC
+    spec_constant = frozen_spec(frozen, lane)
+    stochastic, step = plan.rounding == STOCHASTIC, np.uint64(GOLDEN)
     plan = Plan(*plan)
 
     def encode_loop(bits, codes, spec, key, first):
         fields = thaw_encode(spec)
+        counter = random_counter(key, first)
         for i in range(bits.size):
-            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            word = random_word(counter) if stochastic else np.uint64(0)
+            counter = np.uint64(counter + step)
             codes[i] = encode(bits[i], word, fields, plan)
 
     def encode_frozen_loop(bits, codes, spec, key, first):
+        counter = random_counter(key, first)
         for i in range(bits.size):
-            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            word = random_word(counter) if stochastic else np.uint64(0)
+            counter = np.uint64(counter + step)
             codes[i] = encode(bits[i], word, spec_constant, plan)
 
     arguments = (read_only(lane.code), writable(code_dtype), read_only(lane.code), types.uint64, types.uint64)
@@ -111,20 +116,24 @@ def encode_driver(plan: Plan, lane: Lane, code_dtype: np.dtype[Any], frozen: Enc
 @cache
 def quantize_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | None = None) -> Driver:
     """``driver(bits, out, encode_spec, decode_spec, key, first)``: decode(encode(x)), bits to bits of one lane."""
-    stochastic = plan.rounding == STOCHASTIC
+    stochastic, step = plan.rounding == STOCHASTIC, np.uint64(GOLDEN)
     last = lane.bits - 1
     to_constant, from_constant = (None, None) if frozen is None else (frozen_spec(spec, lane) for spec in frozen)
     plan = Plan(*plan)
 
     def quantize_loop(bits, out, to_spec, from_spec, key, first):
         to, back = thaw_encode(to_spec), thaw_decode(from_spec)
+        counter = random_counter(key, first)
         for i in range(bits.size):
-            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            word = random_word(counter) if stochastic else np.uint64(0)
+            counter = np.uint64(counter + step)
             out[i] = decode(encode(bits[i], word, to, plan), back, last)
 
     def quantize_frozen_loop(bits, out, to_spec, from_spec, key, first):
+        counter = random_counter(key, first)
         for i in range(bits.size):
-            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            word = random_word(counter) if stochastic else np.uint64(0)
+            counter = np.uint64(counter + step)
             out[i] = decode(encode(bits[i], word, to_constant, plan), from_constant, last)
 
     spec = read_only(lane.code)
@@ -141,19 +150,23 @@ def transcode_driver(
     frozen: tuple[EncodeSpec, DecodeSpec] | None = None,
 ) -> Driver:
     """``driver(source, codes, encode_spec, decode_spec, key, first)``: encode(decode(code)), through a lane."""
-    stochastic, last = plan.rounding == STOCHASTIC, lane.bits - 1
+    stochastic, step, last = plan.rounding == STOCHASTIC, np.uint64(GOLDEN), lane.bits - 1
     to_constant, from_constant = (None, None) if frozen is None else (frozen_spec(spec, lane) for spec in frozen)
     plan = Plan(*plan)
 
     def transcode_loop(source, codes, to_spec, from_spec, key, first):
         to, back = thaw_encode(to_spec), thaw_decode(from_spec)
+        counter = random_counter(key, first)
         for i in range(source.size):
-            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            word = random_word(counter) if stochastic else np.uint64(0)
+            counter = np.uint64(counter + step)
             codes[i] = encode(decode(source[i], back, last), word, to, plan)
 
     def transcode_frozen_loop(source, codes, to_spec, from_spec, key, first):
+        counter = random_counter(key, first)
         for i in range(source.size):
-            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            word = random_word(counter) if stochastic else np.uint64(0)
+            counter = np.uint64(counter + step)
             codes[i] = encode(decode(source[i], from_constant, last), word, to_constant, plan)
 
     spec, facts = read_only(lane.code), (plan, lane, source_dtype, code_dtype, frozen)

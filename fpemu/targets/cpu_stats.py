@@ -14,7 +14,7 @@ from numba import types
 from fpemu.kernels.decode import decode
 from fpemu.kernels.encode import round_magnitude
 from fpemu.kernels.pack import pack
-from fpemu.kernels.random import random_word
+from fpemu.kernels.random import GOLDEN, random_counter, random_word
 from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
 from fpemu.targets.cpu import (
     Driver,
@@ -52,7 +52,7 @@ def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | 
     ``smallest_normal``: magnitude code of the target's smallest normal value.  An element that was subnormal in the
     source is not *newly* subnormal, a NaN or infinity is of no kind.
     """
-    stochastic, last = plan.rounding == STOCHASTIC, lane.bits - 1
+    stochastic, step, last = plan.rounding == STOCHASTIC, np.uint64(GOLDEN), lane.bits - 1
     to_constant, from_constant = (None, None) if frozen is None else (frozen_spec(spec, lane) for spec in frozen)
     plan, U, is_frozen = Plan(*plan), lane.code, frozen is not None
 
@@ -62,8 +62,10 @@ def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | 
         else:
             to, back = thaw_encode(to_spec), thaw_decode(from_spec)
         smallest_normal, source_normal = limits[0], limits[1]
+        counter = random_counter(key, first)
         for i in range(bits.size):
-            word = random_word(key, first + np.uint64(i)) if stochastic else np.uint64(0)
+            word = random_word(counter) if stochastic else np.uint64(0)
+            counter = np.uint64(counter + step)
             negative, magnitude, rounded = round_magnitude(bits[i], word, to, plan)
             code = pack(negative, magnitude, rounded, to, plan)
             result = decode(code, back, last)
