@@ -243,7 +243,8 @@ def _convert(to: Conversion, array: NDArray[Any], out: NDArray[Any] | None, seed
         seed, offset = as_counter("seed", seed), as_counter("offset", offset)
     bits = array.view(to.bits)
     if out is None:
-        out = np.empty(bits.shape, to.dtype)
+        # In the order of the input; np.empty is the faster by a tenth of a small call.
+        out = np.empty(bits.shape, to.dtype) if bits.flags.c_contiguous else np.empty_like(bits, to.dtype)
     else:
         bits = _checked_output(out, bits, to.dtype)
     if to.refuses_nan is not None:

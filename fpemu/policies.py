@@ -261,9 +261,9 @@ class Cast:
         return self._first(rule.infinite_below if below else rule.infinite, negative)
 
     def nan_code_for(self, negative: bool) -> int:
-        """What a NaN becomes; 0 where it raises."""
+        """What a NaN becomes; where it raises, the bare sign, which nobody sees."""
         if self.raises_on_nan:
-            return 0
+            return self.format.sign_mask if negative else 0
         if self.nan is NaN.ZERO:
             return 0 if self.format.has_zero else self.zero_code()
         if self.nan is NaN.MAX:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -264,6 +265,60 @@ def test_threads_do_not_matter(size: int, threads: None) -> None:
             threading.set_threads(count)
             results.append(job().tobytes())
         assert len(set(results)) == 1
+
+
+@pytest.mark.skipif(not JIT, reason="nothing is written past the cache without the compiler")
+@pytest.mark.parametrize("shift", [0, 1, 5, 63])
+def test_writing_past_the_cache_does_not_matter(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results that begin anywhere in a cache line, and end anywhere in a strip."""
+    from fpemu.targets import host
+
+    size = host.CHUNK + 4099
+    x = np.random.default_rng(9).standard_normal(size).astype(np.float32)
+    wide = x.astype(np.float64)
+    e5m2 = (np.arange(size) % 256).astype(np.uint8)
+    jobs: list[tuple[type, Callable[[Array], Array]]] = [
+        (np.uint8, lambda out: fp.encode(x, "e4m3", out=out)),
+        (np.uint8, lambda out: fp.encode(x, "e4m3", rounding="stochastic", seed=3, offset=11, out=out)),
+        (np.uint16, lambda out: fp.encode(x, "bf16", rounding="down", out=out)),
+        (np.uint16, lambda out: fp.encode(wide, "fp16", via="float32", out=out)),
+        (np.uint8, lambda out: fp.cast(e5m2, "e4m3", "e5m2", out=out)),
+        (np.float32, lambda out: fp.decode(e5m2, "e5m2", out=out)),
+        (np.float64, lambda out: fp.quantize(wide, "e5m2", out=out)),
+    ]
+    for dtype, job in jobs:
+        results = []
+        for limit in (2**62, 0):
+            monkeypatch.setattr(host, "STREAM_FROM", limit)
+            memory = np.full(size + shift + 70, 99, dtype)
+            job(memory[shift : shift + size])
+            assert np.all(memory[:shift] == 99) and np.all(memory[shift + size :] == 99)
+            results.append(memory.tobytes())
+        assert results[0] == results[1]
+
+
+@pytest.mark.nojit
+def test_boxes_follow_each_other() -> None:
+    from fpemu.targets.walk import boxes
+
+    for shape in [(), (0,), (7,), (0, 3), (3, 0), (5, 4), (2, 3, 4), (3, 1, 5, 2), (1, 1, 9), (9, 1, 1)]:
+        places = np.arange(math.prod(shape)).reshape(shape)
+        for most in (1, 2, 3, 4, 6, 7, 12, 100):
+            pieces = [(first, places[index].reshape(-1)) for first, index in boxes(shape, most)]
+            assert all(piece.size <= most for _, piece in pieces)
+            assert all(piece.size == 0 or piece[0] == first for first, piece in pieces)
+            together = np.concatenate([np.zeros(0, int), *(piece for _, piece in pieces)])
+            np.testing.assert_array_equal(together, places.reshape(-1))
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize("rounding", ["nearest-even", "stochastic"])
+def test_fortran_order_in_and_out(base: Array, rounding: str) -> None:
+    """A Fortran-ordered array gives a Fortran-ordered result; random bits go by the index in C order all the same."""
+    right = fp.encode(base, "e4m3", rounding=rounding, seed=5)
+    got = fp.encode(np.asfortranarray(base), "e4m3", rounding=rounding, seed=5)
+    assert got.flags.f_contiguous and not got.flags.c_contiguous
+    np.testing.assert_array_equal(got, right)
 
 
 def test_large_arrays_are_small_arrays_put_together() -> None:

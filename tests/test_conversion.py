@@ -106,6 +106,46 @@ def test_wide_formats_round_trip_on_samples() -> None:
         np.testing.assert_array_equal(back[~number], nan)
 
 
+# ---- the short ways -------------------------------------------------------------------------------------------------
+@pytest.mark.skipif(not JIT, reason="the general way is compiled here; test_every_midpoint takes the short ones too")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_short_ways_agree_with_the_general_one(dtype: str) -> None:
+    """Casts that discard a fixed number of bits, and those whose results are mirrored, against neither."""
+    from fpemu.kernels.spec import LANE32, LANE64, encode_plan, encode_spec, fits_lane
+    from fpemu.targets import cpu
+
+    lane = LANE32 if dtype == "float32" else LANE64
+    taken: set[tuple[int, int]] = set()
+    for name in (*NAMED, *DEFAULT[::9]):
+        x = around(FORMATS[name], dtype) if FORMATS[name].bits <= 16 else specials(dtype)
+        for overflow in (Overflow.IEEE, Overflow.SATURATE, Overflow.PROPAGATE, Overflow.NAN):
+            for rounding in (Rounding.NEAREST_EVEN, Rounding.UP):
+                cast = Cast(name, rounding, overflow, nan=any_nan(FORMATS[name]))
+                plan = encode_plan(cast, lane)
+                if not fits_lane(cast, lane) or not (plan.nearest or plan.mirrored):
+                    continue
+                stages = cpu.Stages(to=encode_spec(cast, lane, lane.emin))
+                codes = []
+                for way in (plan, plan._replace(nearest=0, mirrored=0)):
+                    driver = cpu.conversion_driver(
+                        (False, True, False), way, lane, np.dtype(lane.code), cast.format.code_dtype
+                    )
+                    codes.append(np.empty(x.shape, cast.format.code_dtype))
+                    driver(x.view(lane.code), codes[-1], cpu.numbers_of(stages, lane), np.uint64(0), np.uint64(0))
+                np.testing.assert_array_equal(codes[0], codes[1], err_msg=f"{cast}")
+                taken.add((plan.nearest, plan.mirrored))
+    assert {(0, 1), (2, 0), (2, 1)} <= taken
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_the_main_formats_take_the_short_ways(name: str) -> None:
+    from fpemu.kernels.spec import LANE32, NEAREST_ADD, NEAREST_SHIFT, encode_plan
+
+    plan = encode_plan(Cast(name), LANE32)
+    assert plan.nearest == (NEAREST_SHIFT if name == "bfloat16" else NEAREST_ADD) and plan.mirrored
+
+
 # ---- values: every midpoint -----------------------------------------------------------------------------------------
 def _every_midpoint(format: FloatFormat, dtype: str) -> None:
     x = around(format, dtype)

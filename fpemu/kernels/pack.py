@@ -9,6 +9,11 @@ def pack(negative, magnitude, code, spec, plan):
     U = type(magnitude)
     minus = negative != U(0)
     code = U(0) if code < spec.output_floor else code
+    if plan.mirrored:
+        # Whatever is too large becomes one code, the next or the largest finite value's own; NaN perhaps another.
+        code = U(min(code, spec.over_positive))
+        code = spec.nan_positive if magnitude > spec.source_infinity else code
+        return U(code | (spec.sign if minus else U(0)))
 
     under = code < spec.lowest
     if plan.zeroless:

@@ -19,6 +19,7 @@ ROUNDINGS = tuple(Rounding)
 NEAREST_EVEN, NEAREST_AWAY, TOWARD_ZERO, UP, DOWN, TO_ODD, STOCHASTIC = range(7)
 VARIANTS = tuple(Stochastic)
 VARIANT_A, VARIANT_B, VARIANT_C, VARIANT_A_WORD = range(4)  # the last: variant A with all 32 random bits
+NEAREST_GENERAL, NEAREST_SHIFT, NEAREST_ADD = range(3)
 
 
 class Lane(NamedTuple):
@@ -56,6 +57,8 @@ class Plan(NamedTuple):
     wide: int = 0  # the target reaches below the lane's smallest normal: source subnormals are normalised
     zeroless: int = 0  # the target has no zero
     to_min: int = 0  # below the smallest normal, round on the grid {0, smallest normal}
+    nearest: int = 0  # nearest even by NEAREST_SHIFT or NEAREST_ADD (kernels/nearest.py), which discard a fixed width
+    mirrored: int = 0  # -x becomes what x does, with the sign bit, and beyond the largest finite lies one code only
     source_trailing: int = 23  # trailing significand bits of the lane
     source_sign: int = 31  # position of its sign bit; also the largest shift
 
@@ -118,8 +121,47 @@ def encode_plan(cast: Cast, lane: Lane) -> Plan:
         wide=int(cast.format.emin + lane.bias < 1),
         zeroless=int(not cast.format.has_zero),
         to_min=int(cast.subnormals is Subnormals.ROUND_TO_MIN and cast.format.subnormals),
+        nearest=_nearest(cast, lane),
+        mirrored=int(_is_mirrored(cast, lane)),
         source_trailing=lane.trailing_bits,
         source_sign=lane.bits - 1,
+    )
+
+
+def _nearest(cast: Cast, lane: Lane) -> int:
+    """Which of the short ways of kernels/nearest.py a cast may take."""
+    target = cast.format
+    eligible = (
+        cast.rounding is Rounding.NEAREST_EVEN
+        and cast.subnormals is not Subnormals.ROUND_TO_MIN
+        and target.has_zero
+        and target.precision > 1  # else even is a matter of exponents
+    )
+    if eligible and target.emin == lane.emin:
+        return NEAREST_SHIFT
+    # Whatever is subnormal in the lane must be less than half of the finest spacing, as a machine may take it for zero;
+    # and the power of two that is added, whose last place is that spacing, must be a value of the lane.
+    finest = target.finest_exponent
+    adds = finest - 1 >= lane.emin and finest + lane.trailing_bits <= lane.bias
+    return NEAREST_ADD if eligible and adds else NEAREST_GENERAL
+
+
+def _is_mirrored(cast: Cast, lane: Lane) -> bool:
+    """Whether the sign bit of a result is that of the input, and beyond the largest finite value all is one code.
+
+    That code must be the largest finite value's or the next, and the lane's infinity beyond, so that a minimum leads
+    there.
+    """
+    target = cast.format
+    beyond = cast.overflow_code(False)
+    ends = (cast.overflow_code, cast.infinity_code, cast.nan_code_for)
+    return (
+        target.signed
+        and target.negative_zero
+        and target.emax <= lane.bias
+        and all(end(True) == end(False) | target.sign_mask for end in ends)
+        and beyond == cast.infinity_code(False)
+        and beyond in (target.max_code, target.max_code + 1)
     )
 
 
@@ -226,8 +268,3 @@ def decode_spec(source: FloatFormat, lane: Lane) -> DecodeSpec:
         infinity=lane.infinity,
         nan=lane.infinity | 1 << (lane.trailing_bits - 1),
     )
-
-
-def as_array(spec: EncodeSpec | DecodeSpec, lane: Lane) -> np.ndarray[Any, Any]:
-    """A spec as the small array in which it is passed at run time (cheaper to pass than a tuple)."""
-    return np.array(spec, dtype=lane.code)

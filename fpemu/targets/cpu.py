@@ -11,16 +11,16 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import config, njit, types
 
-from fpemu.kernels.decode import decode
-from fpemu.kernels.encode import encode
+from fpemu.kernels.convert import convert
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.random import GOLDEN, random_counter, random_word
 from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
+from fpemu.targets.streaming import STRIP, copy_past_cache, finish_streaming
 
 Driver = Callable[..., Any]
 
@@ -61,26 +61,43 @@ def compiled(function: Callable[..., Any], facts: Any, *signature: Any, returns:
     and it would not notice that a kernel in another file has changed.
     """
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
-        # NumPy scalars warn where they wrap around; the kernels mean it.
-        return np.errstate(over="ignore")(function)
+        # NumPy scalars warn where they wrap around, and where a signaling NaN is added to; the kernels mean it.
+        return np.errstate(over="ignore", invalid="ignore")(function)
     digest = hashlib.sha256(repr((SOURCE_DIGEST, facts)).encode()).hexdigest()[:24]
     function.__qualname__ = f"{function.__name__}_{digest}"
     return njit(returns(*signature), cache=True, nogil=True)(function)  # type: ignore[no-any-return]
 
 
 @kernel
-def thaw_encode(a):
-    """The array of ``as_array`` as an EncodeSpec."""
+def thaw_encode(a, k):
+    """The numbers of ``numbers_of`` from place k as an EncodeSpec."""
     return EncodeSpec(
-        a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12],
-        a[13], a[14], a[15], a[16], a[17], a[18], a[19], a[20], a[21],
+        a[k], a[k + 1], a[k + 2], a[k + 3], a[k + 4], a[k + 5], a[k + 6], a[k + 7], a[k + 8], a[k + 9], a[k + 10],
+        a[k + 11], a[k + 12], a[k + 13], a[k + 14], a[k + 15], a[k + 16], a[k + 17], a[k + 18], a[k + 19], a[k + 20],
+        a[k + 21],
     )  # fmt: skip
 
 
 @kernel
-def thaw_decode(a):
-    """The array of ``as_array`` as a DecodeSpec."""
-    return DecodeSpec(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12])
+def thaw_decode(a, k):
+    """The numbers of ``numbers_of`` from place k as a DecodeSpec."""
+    return DecodeSpec(
+        a[k], a[k + 1], a[k + 2], a[k + 3], a[k + 4], a[k + 5], a[k + 6], a[k + 7], a[k + 8], a[k + 9], a[k + 10],
+        a[k + 11], a[k + 12],
+    )  # fmt: skip
+
+
+class Stages(NamedTuple):
+    """What happens to an element, in this order; None: it does not."""
+
+    source: DecodeSpec | None = None  # its code is decoded to a value of the lane
+    to: EncodeSpec | None = None  # the value is encoded
+    back: DecodeSpec | None = None  # the code is decoded again
+
+
+def numbers_of(stages: Stages, lane: Lane) -> np.ndarray[Any, Any]:
+    """The specs, one after another, as the small array in which they are passed at run time."""
+    return np.array([number for spec in stages if spec is not None for number in spec], lane.code)
 
 
 def frozen_spec(spec: Any, lane: Lane) -> Any:
@@ -88,108 +105,53 @@ def frozen_spec(spec: Any, lane: Lane) -> Any:
 
 
 @cache
-def encode_driver(plan: Plan, lane: Lane, code_dtype: np.dtype[Any], frozen: EncodeSpec | None = None) -> Driver:
-    """``driver(bits, codes, spec, key, first)``: encode, element i with random word ``first + i`` of ``key``."""
-    spec_constant = frozen_spec(frozen, lane)
-    stochastic, step = plan.rounding == STOCHASTIC, np.uint64(GOLDEN)
-    plan = Plan(*plan)
-
-    def encode_loop(bits, codes, spec, key, first):
-        fields = thaw_encode(spec)
-        counter = random_counter(key, first)
-        for i in range(bits.size):
-            word = random_word(counter) if stochastic else np.uint64(0)
-            counter = np.uint64(counter + step)
-            codes[i] = encode(bits[i], word, fields, plan)
-
-    def encode_frozen_loop(bits, codes, spec, key, first):
-        counter = random_counter(key, first)
-        for i in range(bits.size):
-            word = random_word(counter) if stochastic else np.uint64(0)
-            counter = np.uint64(counter + step)
-            codes[i] = encode(bits[i], word, spec_constant, plan)
-
-    arguments = (read_only(lane.code), writable(code_dtype), read_only(lane.code), types.uint64, types.uint64)
-    return compiled(encode_loop if frozen is None else encode_frozen_loop, (plan, lane, code_dtype, frozen), *arguments)
-
-
-@cache
-def quantize_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | None = None) -> Driver:
-    """``driver(bits, out, encode_spec, decode_spec, key, first)``: decode(encode(x)), bits to bits of one lane."""
-    stochastic, step = plan.rounding == STOCHASTIC, np.uint64(GOLDEN)
-    last = lane.bits - 1
-    to_constant, from_constant = (None, None) if frozen is None else (frozen_spec(spec, lane) for spec in frozen)
-    plan = Plan(*plan)
-
-    def quantize_loop(bits, out, to_spec, from_spec, key, first):
-        to, back = thaw_encode(to_spec), thaw_decode(from_spec)
-        counter = random_counter(key, first)
-        for i in range(bits.size):
-            word = random_word(counter) if stochastic else np.uint64(0)
-            counter = np.uint64(counter + step)
-            out[i] = decode(encode(bits[i], word, to, plan), back, last)
-
-    def quantize_frozen_loop(bits, out, to_spec, from_spec, key, first):
-        counter = random_counter(key, first)
-        for i in range(bits.size):
-            word = random_word(counter) if stochastic else np.uint64(0)
-            counter = np.uint64(counter + step)
-            out[i] = decode(encode(bits[i], word, to_constant, plan), from_constant, last)
-
-    spec = read_only(lane.code)
-    arguments = (read_only(lane.code), writable(lane.code), spec, spec, types.uint64, types.uint64)
-    return compiled(quantize_loop if frozen is None else quantize_frozen_loop, (plan, lane, frozen), *arguments)
-
-
-@cache
-def transcode_driver(
+def conversion_driver(
+    has: tuple[bool, bool, bool],
     plan: Plan,
     lane: Lane,
-    source_dtype: np.dtype[Any],
-    code_dtype: np.dtype[Any],
-    frozen: tuple[EncodeSpec, DecodeSpec] | None = None,
+    reads: np.dtype[Any],
+    writes: np.dtype[Any],
+    frozen: Stages | None = None,
+    streams: bool = False,
 ) -> Driver:
-    """``driver(source, codes, encode_spec, decode_spec, key, first)``: encode(decode(code)), through a lane."""
-    stochastic, step, last = plan.rounding == STOCHASTIC, np.uint64(GOLDEN), lane.bits - 1
-    to_constant, from_constant = (None, None) if frozen is None else (frozen_spec(spec, lane) for spec in frozen)
-    plan = Plan(*plan)
+    """``driver(x, out, numbers, key, first)``: the stages that it ``has``; element i has random word ``first + i``.
 
-    def transcode_loop(source, codes, to_spec, from_spec, key, first):
-        to, back = thaw_encode(to_spec), thaw_decode(from_spec)
+    One that ``streams`` writes past the cache, and takes whole strips only.
+    """
+    decodes, encodes, decodes_back = has
+    to_place = len(DecodeSpec._fields) if decodes else 0
+    back_place = to_place + (len(EncodeSpec._fields) if encodes else 0)
+    is_frozen = frozen is not None
+    source_constant, to_constant, back_constant = (frozen_spec(spec, lane) for spec in frozen or Stages())
+    stochastic, step, plan = plan.rounding == STOCHASTIC, np.uint64(GOLDEN), Plan(*plan)
+    strip_size = STRIP // writes.itemsize
+
+    def conversion_loop(x, out, numbers, key, first):
+        if is_frozen:
+            source, to, back = source_constant, to_constant, back_constant
+        else:
+            source = thaw_decode(numbers, 0) if decodes else None
+            to = thaw_encode(numbers, to_place) if encodes else None
+            back = thaw_decode(numbers, back_place) if decodes_back else None
         counter = random_counter(key, first)
-        for i in range(source.size):
-            word = random_word(counter) if stochastic else np.uint64(0)
-            counter = np.uint64(counter + step)
-            codes[i] = encode(decode(source[i], back, last), word, to, plan)
+        if streams:
+            strip = np.empty(strip_size, out.dtype)
+            for start in range(0, x.size, strip_size):
+                row = x[start : start + strip_size]
+                for i in range(row.size):
+                    word = random_word(counter) if stochastic else np.uint64(0)
+                    counter = np.uint64(counter + step)
+                    strip[i] = convert(row[i], word, source, to, back, plan)
+                copy_past_cache(strip, out, start)
+            finish_streaming()
+        else:
+            for i in range(x.size):
+                word = random_word(counter) if stochastic else np.uint64(0)
+                counter = np.uint64(counter + step)
+                out[i] = convert(x[i], word, source, to, back, plan)
 
-    def transcode_frozen_loop(source, codes, to_spec, from_spec, key, first):
-        counter = random_counter(key, first)
-        for i in range(source.size):
-            word = random_word(counter) if stochastic else np.uint64(0)
-            counter = np.uint64(counter + step)
-            codes[i] = encode(decode(source[i], from_constant, last), word, to_constant, plan)
-
-    spec, facts = read_only(lane.code), (plan, lane, source_dtype, code_dtype, frozen)
-    arguments = (read_only(source_dtype), writable(code_dtype), spec, spec, types.uint64, types.uint64)
-    return compiled(transcode_loop if frozen is None else transcode_frozen_loop, facts, *arguments)
-
-
-@cache
-def decode_driver(lane: Lane, code_dtype: np.dtype[Any], frozen: DecodeSpec | None = None) -> Driver:
-    """``driver(codes, bits, spec)``: decode."""
-    spec_constant, last = frozen_spec(frozen, lane), lane.bits - 1
-
-    def decode_loop(codes, bits, spec):
-        fields = thaw_decode(spec)
-        for i in range(codes.size):
-            bits[i] = decode(codes[i], fields, last)
-
-    def decode_frozen_loop(codes, bits, spec):
-        for i in range(codes.size):
-            bits[i] = decode(codes[i], spec_constant, last)
-
-    arguments = (read_only(code_dtype), writable(lane.code), read_only(lane.code))
-    return compiled(decode_loop if frozen is None else decode_frozen_loop, (lane, code_dtype, frozen), *arguments)
+    arguments = (read_only(reads), writable(writes), read_only(lane.code), types.uint64, types.uint64)
+    return compiled(conversion_loop, (has, plan, lane, reads, writes, frozen, streams), *arguments)
 
 
 @cache

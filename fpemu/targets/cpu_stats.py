@@ -7,17 +7,19 @@ the same numbers in the same order on every machine, and independent of each oth
 from __future__ import annotations
 
 from functools import cache
+from math import frexp, ldexp
 
 import numpy as np
-from numba import types
+from numba import njit, types
 
 from fpemu.kernels.decode import decode
 from fpemu.kernels.encode import round_magnitude
 from fpemu.kernels.pack import pack
 from fpemu.kernels.random import GOLDEN, random_counter, random_word
-from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
+from fpemu.kernels.spec import STOCHASTIC, EncodeSpec, Lane, Plan
 from fpemu.targets.cpu import (
     Driver,
+    Stages,
     compiled,
     frozen_spec,
     read_only,
@@ -26,7 +28,8 @@ from fpemu.targets.cpu import (
     writable,
 )
 
-BLOCK = 1 << 16  # elements of a block: with its results it stays in the cache for all formats
+BLOCK = 1 << 14  # elements of a block: with its results it stays in the nearer caches
+HISTOGRAM_BLOCK = 1 << 16  # elements that one histogram counts: its energies have no columns, and so are summed anew
 COLUMNS = 256
 TABLES = 4  # of a histogram, a power of two
 
@@ -42,126 +45,184 @@ SUMS = {
     "error": (0, 0, 1),
     **dict.fromkeys(COUNTS, (2, 0, 0)),
 }
+KINDS = len(COUNTS)
+FIRST_KIND, WORST = len(SUMS) - KINDS, len(SUMS)  # rows of the partial sums; after them the largest relative errors
 
 
-@cache
-def cast_driver(plan: Plan, lane: Lane, frozen: tuple[EncodeSpec, DecodeSpec] | None = None) -> Driver:
-    """``driver(bits, encode_spec, decode_spec, smallest_normal, key, first, results, kinds, codes)``.
+# ---- what is added up of a block ------------------------------------------------------------------------------------
+@njit
+def count_kinds(kinds, counts):
+    """Add how many elements are of each of the COUNTS."""
+    for start in range(0, kinds.size, 128):
+        # So few that a byte holds their number: the sums run in lanes of a byte.
+        row = kinds[start : start + 128]
+        for bit in range(KINDS):
+            here = np.uint8(0)
+            for i in range(row.size):
+                here = np.uint8(here + np.uint8(np.uint8(row[i] >> np.uint8(bit)) & np.uint8(1)))
+            counts[bit] += here
 
-    Quantizes a block: bits of the results, what became of each element (bit k: COUNTS[k]), and its code's low byte.
-    ``smallest_normal``: magnitude code of the target's smallest normal value.  An element that was subnormal in the
-    source is not *newly* subnormal, a NaN or infinity is of no kind.
+
+@njit
+def largest_exponents(x, results, units):
+    """The exponents of the largest finite input, result and error: in these units squares are of normal size."""
+    x_most = result_most = error_most = 0.0
+    for i in range(x.size):
+        v, q = np.abs(x[i]), np.abs(results[i])
+        error = np.abs(results[i] - x[i])
+        x_most = v if x_most < v < np.inf else x_most
+        result_most = q if v < np.inf and result_most < q < np.inf else result_most
+        error_most = error if error_most < error < np.inf else error_most
+    units[0], units[1], units[2] = frexp(x_most)[1], frexp(result_most)[1], frexp(error_most)[1]
+
+
+@njit
+def set_factors(units, factors):
+    """For each unit two powers of two whose product is 2**-unit (one alone might be subnormal)."""
+    for i in range(units.size):
+        unit = int(units[i])
+        half = unit // 2
+        factors[2 * i], factors[2 * i + 1] = ldexp(1.0, -half), ldexp(1.0, half - unit)
+
+
+@njit
+def add_moments(x, results, finite, factors, partial):
+    """Add to the partial sums of all elements, and to the largest relative errors.
+
+    Unless all are ``finite``, non-finite x are left out; of a non-finite result only its kind counts.  With ``factors``
+    x, results and errors are multiplied by them first, so that their squares neither overflow nor vanish.
     """
-    stochastic, step, last = plan.rounding == STOCHASTIC, np.uint64(GOLDEN), lane.bits - 1
-    to_constant, from_constant = (None, None) if frozen is None else (frozen_spec(spec, lane) for spec in frozen)
-    plan, U, is_frozen = Plan(*plan), lane.code, frozen is not None
-
-    def cast_loop(bits, to_spec, from_spec, limits, key, first, results, kinds, codes):
-        if is_frozen:
-            to, back = to_constant, from_constant
-        else:
-            to, back = thaw_encode(to_spec), thaw_decode(from_spec)
-        smallest_normal, source_normal = limits[0], limits[1]
-        counter = random_counter(key, first)
-        for i in range(bits.size):
-            word = random_word(counter) if stochastic else np.uint64(0)
-            counter = np.uint64(counter + step)
-            negative, magnitude, rounded = round_magnitude(bits[i], word, to, plan)
-            code = pack(negative, magnitude, rounded, to, plan)
-            result = decode(code, back, last)
-            results[i] = result
-
-            source = U(bits[i] & U(U(U(1) << U(last)) - U(1)))
-            size = U(result & U(U(U(1) << U(last)) - U(1)))
-            limit = to.max_negative if negative != U(0) else to.max_positive
-            nonzero = U(source - U(1)) < U(to.source_infinity - U(1))  # finite, and not zero
-            place = U(code & back.magnitude)
-            zero = U(size == U(0))
-            nonfinite = U(size >= to.source_infinity)
-            subnormal = U(U(place < smallest_normal) & U(source >= source_normal) & U(U(zero | nonfinite) ^ U(1)))
-            over = U(rounded > U(limit + to.lowest)) & U(rounded >= to.output_floor)
-            if plan.zeroless:
-                over = U(over | negative)
-            kind = U(zero | U(subnormal << U(1)) | U(over << U(2)) | U(nonfinite << U(3)))
-            kinds[i] = kind if nonzero else U(0)
-            codes[i] = code
-
-    bytes_out = types.Array(types.uint8, 1, "C")
-    words = types.Array(types.uint32 if lane.bits == 32 else types.uint64, 1, "C")
-    read = read_only(lane.code)
-    return compiled(
-        cast_loop, (plan, lane, frozen), read, read, read, read, types.uint64, types.uint64, words, bytes_out, bytes_out
-    )
-
-
-@cache
-def moments_driver(lane: Lane) -> Driver:
-    """``driver(x, results, kinds, factors, partial, counts)``: add a block to the partial sums and to the COUNTS.
-
-    ``x``, ``results``: values as floats of the lane.  Non-finite x are left out; of a non-finite result only its
-    kind counts.  In 64-bit lanes x, results and errors are first multiplied by powers of two, ``factors[0] *
-    factors[1]`` and so on, so that their squares neither overflow nor vanish; 32-bit lanes need none.  ``partial`` is
-    flat, one row of COLUMNS for each of SUMS, then one for the largest relative error of a non-zero x.
-    """
-    columns, scaled, kinds_of, first_kind = COLUMNS, lane.bits == 64, len(COUNTS), len(SUMS) - len(COUNTS)
-    n_sums = len(SUMS)
-
-    def moments_loop(x, results, kinds, factors, partial, counts):
-        for start in range(0, x.size, columns):
-            # Slices, so that the inner index is plainly not negative: else loads become gathers.
-            x_row, result_row = x[start : start + columns], results[start : start + columns]
-            for j in range(x_row.size):
-                v = np.float64(x_row[j]) if np.abs(x_row[j]) < np.inf else 0.0
-                q = np.float64(result_row[j]) if np.abs(x_row[j]) < np.inf else 0.0
-                # Of a result that is not finite only its kind counts.
-                error = q - v if np.abs(q) < np.inf else 0.0
+    for start in range(0, x.size, COLUMNS):
+        # Slices, so that the inner index is plainly not negative: else loads become gathers.
+        x_row, result_row = x[start : start + COLUMNS], results[start : start + COLUMNS]
+        for j in range(x_row.size):
+            v, q = np.float64(x_row[j]), np.float64(result_row[j])
+            if not finite:
+                q = q if np.abs(v) < np.inf else 0.0
+                v = v if np.abs(v) < np.inf else 0.0
+            error = q - v
+            if not finite:
+                error = error if np.abs(q) < np.inf else 0.0
                 q = q if np.abs(q) < np.inf else 0.0
-                relative = np.abs(error) / (np.abs(v) if v != 0.0 else np.inf)
-                worst = partial[n_sums * columns + j]
-                partial[n_sums * columns + j] = relative if relative > worst else worst
-                if scaled:
-                    v, q = v * factors[0] * factors[1], q * factors[2] * factors[3]
-                    error = error * factors[4] * factors[5]
-                partial[j] += v * v
-                partial[columns + j] += q * v
-                partial[2 * columns + j] += q * q
-                partial[3 * columns + j] += error * error
-                partial[4 * columns + j] += error
-        zero = subnormal = over = nonfinite = 0
-        for i in range(kinds.size):
-            zero += kinds[i] & 1
-            subnormal += (kinds[i] >> 1) & 1
-            over += (kinds[i] >> 2) & 1
-            nonfinite += kinds[i] >> 3
-        here = (zero, subnormal, over, nonfinite)
-        for kind in range(kinds_of):
-            counts[kind] += here[kind]
-            if here[kind] > 0:
-                total = partial[(first_kind + kind) * columns : (first_kind + kind + 1) * columns]
-                for start in range(0, x.size, columns):
-                    x_row, kind_row = x[start : start + columns], kinds[start : start + columns]
-                    for j in range(x_row.size):
-                        v = np.float64(x_row[j])
-                        if scaled:
-                            v = v * factors[0] * factors[1]
-                        total[j] += v * v if (kind_row[j] >> kind) & 1 else 0.0
-
-    value = types.Array(types.float32 if lane.bits == 32 else types.float64, 1, "C", readonly=True)
-    kinds_in = types.Array(types.uint8, 1, "C", readonly=True)
-    factors_in = types.Array(types.float64, 1, "C", readonly=True)
-    f8, i8 = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
-    return compiled(moments_loop, lane, value, value, kinds_in, factors_in, f8, i8)
+            relative = np.abs(error) / (np.abs(v) if v != 0.0 else np.inf)
+            worst = partial[WORST * COLUMNS + j]
+            partial[WORST * COLUMNS + j] = relative if relative > worst else worst
+            if factors is not None:
+                v, q = v * factors[0] * factors[1], q * factors[2] * factors[3]
+                error = error * factors[4] * factors[5]
+            partial[j] += v * v
+            partial[COLUMNS + j] += q * v
+            partial[2 * COLUMNS + j] += q * q
+            partial[3 * COLUMNS + j] += error * error
+            partial[4 * COLUMNS + j] += error
 
 
-@cache
-def used_driver() -> Driver:
-    """``driver(codes, used)``: mark the bytes that occur in a table of 256."""
+@njit
+def add_energy(x, kinds, bit, factors, partial):
+    """Add the squares of the elements of one kind."""
+    total = partial[(FIRST_KIND + bit) * COLUMNS : (FIRST_KIND + bit + 1) * COLUMNS]
+    for start in range(0, x.size, COLUMNS):
+        x_row, kind_row = x[start : start + COLUMNS], kinds[start : start + COLUMNS]
+        for j in range(x_row.size):
+            v = np.float64(x_row[j])
+            if factors is not None:
+                v = v * factors[0] * factors[1]
+            total[j] += v * v if (kind_row[j] >> bit) & 1 else 0.0
 
-    def used_loop(codes, used):
-        for i in range(codes.size):
+
+@njit
+def close_columns(partial, sums):
+    """Add up the columns, and begin anew."""
+    for row in range(sums.size):
+        for j in range(row * COLUMNS, (row + 1) * COLUMNS):
+            sums[row] += partial[j]
+            partial[j] = 0.0
+
+
+@njit
+def mark_used(codes, x, finite, used):
+    """Mark the codes of finite values in a table of 256."""
+    for i in range(codes.size):
+        if finite or np.abs(x[i]) < np.inf:
             used[codes[i]] = 1
 
-    return compiled(used_loop, (), read_only(np.uint8), types.Array(types.uint8, 1, "C"))
+
+# ---- drivers --------------------------------------------------------------------------------------------------------
+@cache
+def loss_driver(plan: Plan, lane: Lane, frozen: Stages | None = None) -> Driver:
+    """``driver(bits, numbers, limits, key, first, finite, work..., units, sums, counts, used)``.
+
+    Casts a segment block by block, and adds up what became of it.
+
+    limits: magnitude code of the target's smallest normal value, bits of the smallest normal input (one that is below
+        was subnormal in the source, and is not *newly* subnormal).
+    finite: whether all inputs are.
+    work: for the results of a block, what became of each element (bit k: COUNTS[k]; a NaN or infinity is of no kind),
+        its code's low byte; and the partial sums, flat, one row of COLUMNS for each of SUMS, and one for the largest
+        relative error of a non-zero x.
+    units, sums, counts: a row for each block.  In 64-bit lanes each block has units of its own, in 32-bit lanes none,
+        and all is in the sums of the last.
+    used: 256 marks for the codes, or empty.
+    """
+    stochastic, step, last = plan.rounding == STOCHASTIC, np.uint64(GOLDEN), lane.bits - 1
+    is_frozen, back_place = frozen is not None, len(EncodeSpec._fields)
+    _, to_constant, back_constant = (frozen_spec(spec, lane) for spec in frozen or Stages())
+    plan, U, value, scaled = Plan(*plan), lane.code, lane.value, lane.bits == 64
+
+    def loss_loop(bits, numbers, limits, key, first, finite, results, kinds, codes, partial, units, sums, counts, used):
+        if is_frozen:
+            to, back = to_constant, back_constant
+        else:
+            to, back = thaw_encode(numbers, 0), thaw_decode(numbers, back_place)
+        smallest_normal, source_normal = limits[0], limits[1]
+        counter = random_counter(key, first)
+        two_each = np.empty(6)
+        factors = two_each if scaled else None
+        for block in range(units.shape[0]):
+            piece = bits[block * BLOCK : (block + 1) * BLOCK]
+            for i in range(piece.size):
+                word = random_word(counter) if stochastic else np.uint64(0)
+                counter = np.uint64(counter + step)
+                negative, magnitude, rounded = round_magnitude(piece[i], word, to, plan)
+                code = pack(negative, magnitude, rounded, to, plan)
+                result = decode(code, back, last)
+                results[i] = result
+
+                source = U(piece[i] & U(U(U(1) << U(last)) - U(1)))
+                size = U(result & U(U(U(1) << U(last)) - U(1)))
+                limit = to.max_negative if negative != U(0) else to.max_positive
+                nonzero = U(source - U(1)) < U(to.source_infinity - U(1))  # finite, and not zero
+                place = U(code & back.magnitude)
+                zero = U(size == U(0))
+                nonfinite = U(size >= to.source_infinity)
+                subnormal = U(U(place < smallest_normal) & U(source >= source_normal) & U(U(zero | nonfinite) ^ U(1)))
+                over = U(rounded > U(limit + to.lowest)) & U(rounded >= to.output_floor)
+                if plan.zeroless:
+                    over = U(over | negative)
+                kind = U(zero | U(subnormal << U(1)) | U(over << U(2)) | U(nonfinite << U(3)))
+                kinds[i] = kind if nonzero else U(0)
+                codes[i] = code
+
+            x, q, kind_of = piece.view(value), results[: piece.size].view(value), kinds[: piece.size]
+            count_kinds(kind_of, counts[block])
+            if scaled:
+                largest_exponents(x, q, units[block])
+                set_factors(units[block], two_each)
+            add_moments(x, q, finite and counts[block, 3] == 0, factors, partial)
+            for bit in range(KINDS):
+                if counts[block, bit] > 0:
+                    add_energy(x, kind_of, bit, factors, partial)
+            if scaled or block == units.shape[0] - 1:
+                close_columns(partial, sums[block])
+            if used.size > 0:
+                mark_used(codes[: piece.size], x, finite, used)
+
+    i8, f8, u1 = types.int64, types.float64, types.Array(types.uint8, 1, "C")
+    read, number = read_only(lane.code), types.uint64
+    work = (writable(lane.code), u1, u1, types.Array(f8, 1, "C"))
+    found = (types.Array(i8, 2, "C"), types.Array(f8, 2, "C"), types.Array(i8, 2, "C"), u1)
+    arguments = (read, read, read, number, number, types.boolean, *work, *found)
+    return compiled(loss_loop, (plan, lane, frozen), *arguments)
 
 
 @cache
@@ -194,7 +255,8 @@ def histogram_driver(lane: Lane) -> Driver:
             significand = 1.0 + np.float64(rest) * spacing
             table = i & (tables - 1)
             tally[field, table] += 1
-            exact[field, table] += rest == U(0)
+            if rest == U(0):  # seldom, and a branch is cheaper than a third table entry
+                exact[field, table] += 1
             square[field, table] += significand * significand
         for field in range(1, fields - 1):
             for table in range(tables):

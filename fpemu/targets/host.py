@@ -7,7 +7,7 @@ formats that neither lane decodes, take several, in chunks that stay in the cach
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,10 @@ from fpemu.kernels.random import seed_key
 from fpemu.kernels.spec import (
     LANE32,
     LANE64,
+    NEAREST_EVEN,
+    STOCHASTIC,
     Lane,
-    as_array,
+    Plan,
     decode_spec,
     decodes_in,
     encode_plan,
@@ -27,14 +29,17 @@ from fpemu.kernels.spec import (
 )
 from fpemu.policies import Cast
 from fpemu.targets import cpu
-from fpemu.targets.threads import run_parts
+from fpemu.targets.streaming import whole_strips
+from fpemu.targets.threads import map_parts, run_parts
+from fpemu.targets.walk import Box, boxes, flat, is_plain
 
 Bits = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
 Source = FloatFormat | Lane  # codes of a format (float16 and float32 are codes too), or the lane of float64
-Function = Callable[[Bits, Bits, np.uint64, np.uint64], None]  # (input, output, key, first index)
+Function = Callable[[Bits, Bits, np.uint64, int, bool], None]  # (input, output, key, first index, streams)
 
 CHUNK = 1 << 17  # elements of a chunk between steps, which stays in the cache
 STRIDED_CHUNK = 1 << 16  # elements of a copied piece of a strided or byte-swapped array
+SCAN_CHUNK = 1 << 18  # elements that one thread searches at a time
 
 FLOAT16, FLOAT32 = FORMATS["float16"], FORMATS["float32"]
 SOURCES: dict[np.dtype[Any], Source] = {
@@ -48,60 +53,59 @@ SOURCES: dict[np.dtype[Any], Source] = {
 FREEZE_FROM = 1 << 20
 
 
+# Conversions that read and write as many bytes write past the cache (benchmarks/threshold.py measures the crossing).
+STREAM_FROM = 40 << 20
+
+
 class Step(NamedTuple):
-    """One pass over flat arrays, and the dtype of what it writes."""
+    """One pass over flat arrays, the dtype of what it writes, and whether that depends on the index too."""
 
     function: Function
     dtype: np.dtype[Any]
+    random: bool = False
 
 
 # ---- steps ----------------------------------------------------------------------------------------------------------
-def _encode_step(cast: Cast, lane: Lane, source_emin: int, freeze: bool) -> Step:
-    plan, spec = encode_plan(cast, lane), encode_spec(cast, lane, source_emin)
-    dtype = cast.format.code_dtype
-    driver = cpu.encode_driver(plan, lane, dtype, spec if freeze else None)
-    numbers = as_array(spec, lane)
+def _step(
+    lane: Lane,
+    freeze: bool,
+    source: FloatFormat | None = None,
+    cast: Cast | None = None,
+    back: FloatFormat | None = None,
+    source_emin: int | None = None,
+) -> Step:
+    """Decode codes of ``source``, encode by ``cast``, decode codes of ``back``: those stages that are given.
 
-    def encode(bits: Bits, codes: Bits, key: np.uint64, first: np.uint64) -> None:
-        driver(bits, codes, numbers, key, first)
+    ``source_emin``: exponent of the smallest normal value of what the inputs come from, if not of ``source`` or the lane.
+    """
+    if source_emin is None:
+        source_emin = lane.emin if source is None else source.emin
+    stages = cpu.Stages(
+        None if source is None else decode_spec(source, lane),
+        None if cast is None else encode_spec(cast, lane, source_emin),
+        None if back is None else decode_spec(back, lane),
+    )
+    of_lane = {"source_trailing": lane.trailing_bits, "source_sign": lane.bits - 1}
+    plan = Plan(NEAREST_EVEN, **of_lane) if cast is None else encode_plan(cast, lane)
+    reads = np.dtype(lane.code) if source is None else source.code_dtype
+    writes = np.dtype(lane.code) if cast is None or back is not None else cast.format.code_dtype
+    has = (source is not None, cast is not None, back is not None)
+    make = partial(cpu.conversion_driver, has, plan, lane, reads, writes, stages if freeze else None)
+    driver, numbers = make(), cpu.numbers_of(stages, lane)
 
-    return Step(encode, dtype)
+    def convert(x: Bits, out: Bits, key: np.uint64, first: int, streams: bool) -> None:
+        if streams:
+            start, stop = whole_strips(out)
+            driver(x[:start], out[:start], numbers, key, as_index(first))
+            make(streams=True)(x[start:stop], out[start:stop], numbers, key, as_index(first + start))
+            x, out, first = x[stop:], out[stop:], first + stop
+        driver(x, out, numbers, key, as_index(first))
+
+    return Step(convert, writes, plan.rounding == STOCHASTIC)
 
 
 def decode_step(source: FloatFormat, lane: Lane, freeze: bool) -> Step:
-    if not decodes_in(source, lane):
-        return _exact_step(source, lane)
-    spec = decode_spec(source, lane)
-    driver = cpu.decode_driver(lane, source.code_dtype, spec if freeze else None)
-    numbers = as_array(spec, lane)
-
-    def decode(codes: Bits, bits: Bits, key: np.uint64, first: np.uint64) -> None:
-        driver(codes, bits, numbers)
-
-    return Step(decode, np.dtype(lane.code))
-
-
-def _transcode_step(source: FloatFormat, cast: Cast, lane: Lane, freeze: bool) -> Step:
-    plan, to, back = encode_plan(cast, lane), encode_spec(cast, lane, source.emin), decode_spec(source, lane)
-    dtype = cast.format.code_dtype
-    driver = cpu.transcode_driver(plan, lane, source.code_dtype, dtype, (to, back) if freeze else None)
-    to_numbers, back_numbers = as_array(to, lane), as_array(back, lane)
-
-    def transcode(codes: Bits, out: Bits, key: np.uint64, first: np.uint64) -> None:
-        driver(codes, out, to_numbers, back_numbers, key, first)
-
-    return Step(transcode, dtype)
-
-
-def _quantize_step(cast: Cast, lane: Lane, freeze: bool) -> Step:
-    plan, to, back = encode_plan(cast, lane), encode_spec(cast, lane, lane.emin), decode_spec(cast.format, lane)
-    driver = cpu.quantize_driver(plan, lane, (to, back) if freeze else None)
-    to_numbers, back_numbers = as_array(to, lane), as_array(back, lane)
-
-    def quantize(bits: Bits, out: Bits, key: np.uint64, first: np.uint64) -> None:
-        driver(bits, out, to_numbers, back_numbers, key, first)
-
-    return Step(quantize, np.dtype(lane.code))
+    return _step(lane, freeze, source) if decodes_in(source, lane) else _exact_step(source, lane)
 
 
 def _exact_step(source: FloatFormat, lane: Lane) -> Step:
@@ -129,7 +133,7 @@ def _exact_step(source: FloatFormat, lane: Lane) -> Step:
 
     if source.bits > 16:
 
-        def compute(codes: Bits, bits: Bits, key: np.uint64, first: np.uint64) -> None:
+        def compute(codes: Bits, bits: Bits, key: np.uint64, first: int, streams: bool) -> None:
             bits[...] = values(codes)
 
         return Step(compute, np.dtype(lane.code))
@@ -137,7 +141,7 @@ def _exact_step(source: FloatFormat, lane: Lane) -> Step:
     table = values(np.arange(1 << source.bits, dtype=source.code_dtype))
     driver = cpu.table_driver(lane, source.code_dtype)
 
-    def look_up(codes: Bits, bits: Bits, key: np.uint64, first: np.uint64) -> None:
+    def look_up(codes: Bits, bits: Bits, key: np.uint64, first: int, streams: bool) -> None:
         driver(codes, bits, table)
 
     return Step(look_up, np.dtype(lane.code))
@@ -151,14 +155,14 @@ def encode_steps(source: Source, cast: Cast, freeze: bool) -> tuple[Step, ...]:
         first, then = cast.via, cast.replace(via=None)
         return encode_steps(source, first, freeze) + encode_steps(first.format, then, freeze)
     if isinstance(source, Lane):
-        return (_encode_step(cast, LANE64, LANE64.emin, freeze),)
+        return (_step(LANE64, freeze, cast=cast),)
     narrow = fits_lane(cast, LANE32)
     if narrow and source == FLOAT32:
-        return (_encode_step(cast, LANE32, source.emin, freeze),)
+        return (_step(LANE32, freeze, cast=cast),)
     lane = LANE32 if narrow and decodes_in(source, LANE32) else LANE64
     if decodes_in(source, lane):
-        return (_transcode_step(source, cast, lane, freeze),)
-    return (_exact_step(source, lane), _encode_step(cast, lane, source.emin, freeze))
+        return (_step(lane, freeze, source, cast),)
+    return (_exact_step(source, lane), _step(lane, freeze, cast=cast, source_emin=source.emin))
 
 
 @lru_cache(maxsize=4096)
@@ -175,7 +179,7 @@ def quantize_steps(source: Source, cast: Cast, dtype: np.dtype[Any], freeze: boo
     lane = {np.dtype(np.float32): LANE32, np.dtype(np.float64): LANE64}.get(dtype)
     same = SOURCES[dtype] == source
     if same and lane is not None and cast.via is None and fits_lane(cast, lane) and decodes_in(cast.format, lane):
-        return (_quantize_step(cast, lane, freeze),)
+        return (_step(lane, freeze, cast=cast, back=cast.format),)
     return encode_steps(source, cast, freeze) + decode_steps(cast.format, dtype, freeze)
 
 
@@ -191,10 +195,10 @@ def as_index(index: int) -> np.uint64:
 
 
 # ---- walking --------------------------------------------------------------------------------------------------------
-def _run_chain(steps: tuple[Step, ...], x: Bits, out: Bits, key: np.uint64, first: int) -> None:
-    """All steps over flat contiguous arrays, chunk by chunk where there are several."""
+def _run_chain(steps: tuple[Step, ...], x: Bits, out: Bits, key: np.uint64, first: int, streams: bool = False) -> None:
+    """All steps over flat contiguous arrays, chunk by chunk where there are several; the last may stream."""
     if len(steps) == 1:
-        steps[0].function(x, out, key, as_index(first))
+        steps[0].function(x, out, key, first, streams)
         return
     buffers = [np.empty(min(x.size, CHUNK), step.dtype) for step in steps[:-1]]
     for start in range(0, x.size, CHUNK):
@@ -202,74 +206,52 @@ def _run_chain(steps: tuple[Step, ...], x: Bits, out: Bits, key: np.uint64, firs
         piece: Bits = x[start:stop]
         for step, buffer in zip(steps, [*buffers, None], strict=True):
             target = out[start:stop] if buffer is None else buffer[: stop - start]
-            step.function(piece, target, key, as_index(first + start))
+            step.function(piece, target, key, first + start, streams and buffer is None)
             piece = target
 
 
 def convert(steps: tuple[Step, ...], x: Bits, out: Bits, seed: int, offset: int) -> None:
     """Run a chain over arrays of bits of equal shape; element i (in C order) has random word ``offset + i``."""
     key = seed_word(seed)
-    if x.flags.c_contiguous and out.flags.c_contiguous and x.dtype.isnative and x.flags.aligned and out.flags.aligned:
+    plain = is_plain(x) and is_plain(out)
+    if not plain and is_plain(x.T) and is_plain(out.T) and not any(step.random for step in steps):
+        x, out, plain = x.T, out.T, True  # any order of the elements serves
+    if plain:
         flat_x, flat_out = x.reshape(-1), out.reshape(-1)
         if flat_x.size < CHUNK:
             _run_chain(steps, flat_x, flat_out, key, offset)
             return
+        streams = flat_x.nbytes + flat_out.nbytes >= STREAM_FROM and not np.may_share_memory(flat_x, flat_out)
 
         def part(start: int, stop: int) -> None:
-            _run_chain(steps, flat_x[start:stop], flat_out[start:stop], key, offset + start)
+            _run_chain(steps, flat_x[start:stop], flat_out[start:stop], key, offset + start, streams)
 
         run_parts(part, flat_x.size)
         return
-    for start, piece, target in _pieces(x, out):
-        _run_chain(steps, piece, target, key, offset + start)
 
+    pieces = list(boxes(x.shape, STRIDED_CHUNK))
 
-def _pieces(x: Bits, out: Bits) -> Any:
-    """Strided or byte-swapped arrays as contiguous native pieces of bounded size, in C order: (start, x, out)."""
-    walk = np.nditer(  # type: ignore[call-overload]
-        [x, out],
-        flags=["external_loop", "buffered", "zerosize_ok", "copy_if_overlap"],
-        op_flags=[["readonly", "nbo", "aligned", "contig"], ["writeonly", "nbo", "aligned", "contig"]],
-        op_dtypes=[x.dtype.newbyteorder("="), out.dtype.newbyteorder("=")],
-        order="C",
-        casting="equiv",
-        buffersize=STRIDED_CHUNK,
-    )
-    start = 0
-    with walk:
-        for piece, target in walk:
-            if piece.size:
-                yield start, piece, target
-            start += piece.size
+    def some(start: int, stop: int) -> None:
+        for first, index in pieces[start:stop]:
+            piece, target = flat(x[index]), out[index]
+            result = flat(target) if is_plain(target) else np.empty(target.size, target.dtype)
+            _run_chain(steps, piece, result, key, offset + first)
+            if not is_plain(target):
+                target[...] = result.reshape(target.shape)
+
+    run_parts(some, len(pieces), 1, x.size)
 
 
 def first_nan(x: Bits, source: Source) -> int | None:
     """The C-order index of the first NaN, or None."""
-    start = 0
-    for piece in read_pieces(x):
-        if _piece_has_nan(piece, source):
-            return start + int(np.argmax(_nan_mask(piece, source)))
-        start += piece.size
-    return None
+    x = x.reshape(-1) if is_plain(x) else x
 
+    def find(box: Box) -> int | None:
+        piece = flat(x[box[1]])
+        return box[0] + int(np.argmax(_nan_mask(piece, source))) if _piece_has_nan(piece, source) else None
 
-def read_pieces(x: Bits) -> Any:
-    if x.flags.c_contiguous and x.dtype.isnative and x.flags.aligned:
-        flat = x.reshape(-1)
-        for start in range(0, flat.size, 1 << 20):
-            yield flat[start : start + (1 << 20)]
-        return
-    walk = np.nditer(  # type: ignore[call-overload]
-        x,
-        flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readonly", "nbo", "aligned", "contig"]],
-        op_dtypes=[x.dtype.newbyteorder("=")],
-        order="C",
-        casting="equiv",
-        buffersize=STRIDED_CHUNK,
-    )
-    with walk:
-        yield from walk
+    found = map_parts(find, list(boxes(x.shape, SCAN_CHUNK)))
+    return next((index for index in found if index is not None), None)
 
 
 def _piece_has_nan(piece: Bits, source: Source) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial, reduce
@@ -9,7 +10,7 @@ from math import frexp, fsum, ldexp
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fpemu import pairs
 from fpemu.formats import FloatFormat
@@ -18,7 +19,6 @@ from fpemu.kernels.spec import (
     LANE32,
     LANE64,
     Lane,
-    as_array,
     decode_spec,
     decodes_in,
     encode_plan,
@@ -28,10 +28,12 @@ from fpemu.kernels.spec import (
 from fpemu.policies import Cast
 from fpemu.stats import FormatStats, Sums, TensorStats
 from fpemu.targets import cpu, cpu_stats
-from fpemu.targets.host import FLOAT32, FREEZE_FROM, Bits, Source, as_index, decode_step, read_pieces, seed_word
+from fpemu.targets.host import FLOAT32, FREEZE_FROM, STRIDED_CHUNK, Bits, Source, as_index, decode_step, seed_word
+from fpemu.targets.streaming import LINE
 from fpemu.targets.threads import map_parts
+from fpemu.targets.walk import boxes, flat, is_plain
 
-SEGMENT = 4 * cpu_stats.BLOCK  # what one thread takes at a time
+SEGMENT = 16 * cpu_stats.BLOCK  # what one thread takes at a time
 Units = tuple[int, int, int]  # exponents that inputs, results and errors are divided by before they are squared
 NO_UNITS: Units = (0, 0, 0)
 
@@ -55,8 +57,7 @@ class CastPass(NamedTuple):
     cast: Cast  # as asked for
     lane: Lane
     driver: cpu.Driver
-    encode_numbers: NDArray[Any]
-    decode_numbers: NDArray[Any]
+    numbers: NDArray[Any]
     limits: NDArray[Any]  # magnitude code of the smallest normal result, bits of the smallest normal input
 
 
@@ -80,10 +81,10 @@ def collect(bits: Bits, source: Source, casts: tuple[Cast, ...], scale: float, s
     passes = [_cast_pass(cast, source, by, freeze) for cast in casts]
     segment = partial(_segment, source=source, passes=passes, factor=by.factor, key=seed_word(seed))
 
-    if bits.flags.c_contiguous and bits.dtype.isnative and bits.flags.aligned:
-        flat = bits.reshape(-1)
-        starts = list(range(0, flat.size, SEGMENT))
-        parts = map_parts(lambda start: segment(flat[start : start + SEGMENT], first=offset + start), starts)
+    if is_plain(bits):
+        plain = bits.reshape(-1)
+        starts = list(range(0, plain.size, SEGMENT))
+        parts = map_parts(lambda start: segment(plain[start : start + SEGMENT], first=offset + start), starts)
     else:
         parts = [segment(piece, first=offset + start) for start, piece in _segments_of(bits)]
 
@@ -96,10 +97,11 @@ def _segments_of(bits: Bits) -> Iterator[tuple[int, Bits]]:
     """Contiguous copies of a strided array, cut at the same places as a contiguous one."""
     start, size = 0, 0
     held: list[Bits] = []
-    for piece in read_pieces(bits):
+    for _, index in boxes(bits.shape, STRIDED_CHUNK):
+        piece = flat(bits[index])
         while piece.size:
             take = min(piece.size, SEGMENT - size)
-            held.append(piece[:take].copy())
+            held.append(piece[:take])
             size, piece = size + take, piece[take:]
             if size == SEGMENT:
                 yield start, np.concatenate(held)
@@ -120,10 +122,11 @@ def _cast_pass(cast: Cast, source: Source, scale: Scale, freeze: bool) -> CastPa
             "in it, or of more than 24 significant bits"
         )
     to, back = encode_spec(shifted, lane, source.emin - scale.shift), decode_spec(shifted.format, lane)
-    driver = cpu_stats.cast_driver(encode_plan(shifted, lane), lane, (to, back) if freeze else None)
+    stages = cpu.Stages(to=to, back=back)
+    driver = cpu_stats.loss_driver(encode_plan(shifted, lane), lane, stages if freeze else None)
     smallest_input = np.array([ldexp(scale.factor, source.emin)], lane.value).view(lane.code)[0]
     limits = np.array([shifted.format.smallest_normal_code, smallest_input], lane.code)
-    return CastPass(cast, lane, driver, as_array(to, lane), as_array(back, lane), limits)
+    return CastPass(cast, lane, driver, cpu.numbers_of(stages, lane), limits)
 
 
 def _segment(
@@ -139,60 +142,55 @@ def _segment(
         with np.errstate(under="ignore", invalid="ignore"):
             views[LANE64] = (views[LANE64].view(np.float64) * factor).view(np.uint64)
 
-    working = [_Working(one, histogram.nonfinite > 0) for one in passes]
-    for start in range(0, piece.size, cpu_stats.BLOCK):
-        for one in working:
-            one.add(views[one.cast_pass.lane][start : start + cpu_stats.BLOCK], key, as_index(first + start))
-    return histogram, [one.part(factor) for one in working]
+    return histogram, [
+        _cast_segment(views[one.lane], one, key, first, histogram.nonfinite == 0, factor) for one in passes
+    ]
 
 
-class _Working:
-    """Sums of one format over the blocks of a segment."""
-
-    def __init__(self, cast_pass: CastPass, nonfinite: bool) -> None:
-        lane = cast_pass.lane
-        self.cast_pass, self.nonfinite = cast_pass, nonfinite
-        self.moments, self.mark_used = cpu_stats.moments_driver(lane), cpu_stats.used_driver()
-        self.numbers = (cast_pass.encode_numbers, cast_pass.decode_numbers, cast_pass.limits)
-        self.results = np.empty(cpu_stats.BLOCK, lane.code)
-        self.rounded = self.results.view(lane.value)
-        self.kinds, self.codes = np.empty(cpu_stats.BLOCK, np.uint8), np.empty(cpu_stats.BLOCK, np.uint8)
-        self.counts, self.used = np.zeros(len(cpu_stats.COUNTS), np.int64), np.zeros(256, np.uint8)
-        self.sums: list[tuple[NDArray[np.float64], Units]] = []
-        self.largest = 0.0
-        self.partial = _fresh_partial()
-
-    def add(self, x: Bits, key: np.uint64, index: np.uint64) -> None:
-        """Cast one block and add what became of it."""
-        n, lane = x.size, self.cast_pass.lane
-        rounded, kinds, codes = self.rounded[:n], self.kinds[:n], self.codes[:n]
-        self.cast_pass.driver(x, *self.numbers, key, index, self.results[:n], kinds, codes)
-        values = x.view(lane.value)
-        units = _units(values, rounded) if lane is LANE64 else NO_UNITS
-        self.moments(values, rounded, kinds, _factors(units), self.partial.reshape(-1), self.counts)
-        if lane is LANE64:
-            self.close(units)  # the next block has units of its own
-        if self.cast_pass.cast.format.bits <= 8:
-            finite = codes[np.isfinite(values)] if self.nonfinite else codes
-            self.mark_used(finite, self.used)
-
-    def close(self, units: Units) -> None:
-        """Add up the columns."""
-        self.sums.append((self.partial[:-1].sum(axis=1), units))
-        self.largest = max(self.largest, float(self.partial[-1].max()))
-        self.partial = _fresh_partial()
-
-    def part(self, factor: float) -> FormatPart:
-        """All blocks together; the error in units of x, where a factor was multiplied in."""
-        self.close(NO_UNITS)
-        error = list(cpu_stats.SUMS).index("error")
-        for sums, _ in self.sums:
-            sums[error] /= factor
-        return FormatPart(self.sums, self.counts, self.largest, self.used)
+def _cast_segment(x: Bits, one: CastPass, key: np.uint64, first: int, finite: bool, factor: float) -> FormatPart:
+    """One format's statistics of a segment."""
+    blocks, work = -(-x.size // cpu_stats.BLOCK), _workspace(one.lane)
+    work.partial[:] = 0.0
+    units, sums = np.zeros((blocks, 3), np.int64), np.zeros((blocks, len(cpu_stats.SUMS)))
+    counts = np.zeros((blocks, len(cpu_stats.COUNTS)), np.int64)
+    used = np.zeros(256 if one.cast.format.bits <= 8 else 0, np.uint8)
+    one.driver(
+        x, one.numbers, one.limits, key, as_index(first), finite,
+        *work, units, sums, counts, used,
+    )  # fmt: skip
+    sums[:, list(cpu_stats.SUMS).index("error")] /= factor  # in units of x
+    rows = [(row, (a, b, c)) for row, (a, b, c) in zip(sums, units.tolist(), strict=True)]
+    return FormatPart(rows, counts.sum(axis=0), float(work.partial[-cpu_stats.COLUMNS :].max()), used)
 
 
-def _fresh_partial() -> NDArray[np.float64]:
-    return np.zeros((len(cpu_stats.SUMS) + 1, cpu_stats.COLUMNS))
+class _Workspace(NamedTuple):
+    """What a driver needs of memory for a block, and its partial sums."""
+
+    results: Bits
+    kinds: NDArray[np.uint8]
+    codes: NDArray[np.uint8]
+    partial: NDArray[np.float64]
+
+
+_kept = threading.local()
+
+
+def _workspace(lane: Lane) -> _Workspace:
+    """The workspace of this thread: fresh memory for every segment would cost more than what is done in it."""
+    spaces: dict[Lane, _Workspace] = _kept.__dict__.setdefault("spaces", {})
+    if lane not in spaces:
+        block, sums = cpu_stats.BLOCK, (cpu_stats.WORST + 1) * cpu_stats.COLUMNS
+        sizes = ((block, lane.code), (block, np.uint8), (block, np.uint8), (sums, np.float64))
+        spaces[lane] = _Workspace(*(_aligned(size, dtype) for size, dtype in sizes))
+    return spaces[lane]
+
+
+def _aligned(size: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Zeros from the beginning of a cache line on: vectors that straddle lines take half as long again."""
+    nbytes = size * np.dtype(dtype).itemsize
+    memory = np.zeros(nbytes + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + nbytes].view(dtype)
 
 
 def _in_lane(piece: Bits, source: Source, lane: Lane) -> Bits:
@@ -201,33 +199,17 @@ def _in_lane(piece: Bits, source: Source, lane: Lane) -> Bits:
         return piece
     assert isinstance(source, FloatFormat)
     bits = np.empty(piece.size, lane.code)
-    decode_step(source, lane, False).function(piece, bits, np.uint64(0), np.uint64(0))
+    decode_step(source, lane, False).function(piece, bits, np.uint64(0), 0, False)
     return bits
-
-
-def _units(x: NDArray[Any], results: NDArray[Any]) -> Units:
-    """Exponents of the largest finite input, result and error of a block: in these units squares are of normal size."""
-    kept = np.isfinite(x) & np.isfinite(results)
-    with np.errstate(invalid="ignore", over="ignore"):
-        columns = ((x, np.isfinite(x)), (results, kept), (results - x, kept))
-        x_unit, result_unit, error_unit = (
-            frexp(float(np.max(np.abs(column), where=where, initial=0.0)))[1] for column, where in columns
-        )
-    return x_unit, result_unit, error_unit
-
-
-@lru_cache(maxsize=4096)
-def _factors(units: Units) -> NDArray[np.float64]:
-    """For each unit two powers of two whose product is 2**-unit (one alone might be subnormal)."""
-    return np.array([ldexp(1.0, -half) for unit in units for half in (unit // 2, unit - unit // 2)])
 
 
 def _histogram(bits: Bits, lane: Lane) -> ExponentHistogram:
     """The exponent histogram of a segment."""
     counts, powers = np.zeros(lane.bins + 2, np.int64), np.zeros(lane.bins, np.int64)
     squares, largest = np.zeros(lane.bins), np.zeros(1, lane.code)
-    for start in range(0, bits.size, cpu_stats.BLOCK):
-        cpu_stats.histogram_driver(lane)(bits[start : start + cpu_stats.BLOCK], counts, powers, squares, largest)
+    for start in range(0, bits.size, cpu_stats.HISTOGRAM_BLOCK):
+        piece = bits[start : start + cpu_stats.HISTOGRAM_BLOCK]
+        cpu_stats.histogram_driver(lane)(piece, counts, powers, squares, largest)
     filled = np.flatnonzero(counts[: lane.bins])
     low, high = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
     exponents = np.arange(low, high, dtype=np.int64) + (lane.emin - lane.trailing_bits)
@@ -247,7 +229,7 @@ def _joined(cast: Cast, parts: Sequence[FormatPart]) -> FormatStats:
             (fsum(rows[unit][:, column]), sum(p * u for p, u in zip(powers, unit, strict=True))) for unit in units
         )
 
-    used = reduce(np.bitwise_or, (part.used for part in parts), np.zeros(256, np.uint8))
+    used = reduce(np.bitwise_or, (part.used for part in parts)) if parts else np.zeros(256, np.uint8)
     return FormatStats(
         cast,
         Sums(*(total(column, powers) for column, powers in enumerate(cpu_stats.SUMS.values()))),

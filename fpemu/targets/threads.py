@@ -61,16 +61,19 @@ def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
 
 def map_parts(work: Callable[[Item], Result], items: list[Item]) -> list[Result]:
     """``[work(item) for item in items]``, in threads."""
-    count = get_threads()
-    if count == 1 or len(items) < 2:
+    count = get_threads() if len(items) > 1 else 1
+    if count == 1:
         return [work(item) for item in items]
     return list(_pool(count, os.getpid()).map(work, items))
 
 
-def run_parts(work: Callable[[int, int], None], size: int, unit: int = 64) -> None:
-    """Call ``work(start, stop)`` over the whole range, in threads where that is faster."""
+def run_parts(work: Callable[[int, int], None], size: int, unit: int = 64, elements: int | None = None) -> None:
+    """Call ``work(start, stop)`` over the whole range, in threads where that is faster.
+
+    ``elements``: how many there are, where the range counts something else.
+    """
     count = get_threads()
-    if size < PARALLEL_FROM or count == 1:
+    if (size if elements is None else elements) < PARALLEL_FROM or count == 1:
         work(0, size)
         return
     pool = _pool(count, os.getpid())
