@@ -59,6 +59,7 @@ _APYTYPES: dict[str, Any] = {"package": "apytypes", "allocates": True, "handles"
 
 TABLE: tuple[Contender, ...] = (
     *(_roofline("copy", kind, roofline.copy) for kind in ("encode", "quantize", "decode")),
+    *(_roofline("copy past the cache", kind, roofline.copy_past) for kind in ("encode", "quantize", "decode")),
     *(_roofline("read", kind, roofline.read) for kind in ("stats", "histogram")),
     _ours("encode", ours.encode),
     _ours("encode", _alone(ours.encode), ONE_THREAD, threaded=False, handles=ours.is_main_encode),
@@ -89,7 +90,7 @@ PACKAGES = tuple(dict.fromkeys(row.package for row in TABLE if row.role == PEER)
 
 
 def of(work: Work) -> list[Contender]:
-    """The contenders of a work that can run here: the roofline first, then ours, then the peers."""
+    """The contenders of a work that can run here: the rooflines first, then ours, then the peers."""
     return [row for row in TABLE if row.takes(work)]
 
 

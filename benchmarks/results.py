@@ -19,9 +19,10 @@ from benchmarks.targets import RATE, SHARE, TARGETS, TIMES, Target
 from fpemu.io import writing_whole
 
 FILE = Path(__file__).with_name("results.json")
-VERSION = 1
+VERSION = 2
 _NUMBERS = re.compile(r"\[[-+\d.e,\s]+\]")
 ROOFLINE, OURS, PEER = "roofline", "ours", "peer"  # roles
+THREADS, PAST = "threads", "stores past the cache"  # what crossings are of
 
 
 class ResultsError(Exception):
@@ -71,20 +72,23 @@ class Measured:
     contenders: list[Timed]
 
     def __post_init__(self) -> None:
-        if [row.role for row in self.contenders[:2]] != [ROOFLINE, OURS]:
-            raise ValueError(f"{self.name}: the roofline and fpemu come first")
+        roles = [row.role for row in self.contenders]
+        if not roles.count(ROOFLINE) or roles[roles.count(ROOFLINE) :][:1] != [OURS]:
+            raise ValueError(f"{self.name}: a roofline and fpemu come first")
         if len({len(row.seconds) for row in self.contenders if row.seconds}) != 1:
             raise ValueError(f"{self.name}: contenders have different numbers of rounds")
 
     @property
-    def roofline(self) -> Timed:
-        """The copy, or the read."""
-        return self.contenders[0]
+    def roofline(self) -> list[float]:
+        """Rates of the faster copy, or of the read, of each round."""
+        return [
+            max(rates) for rates in zip(*(row.rates for row in self.contenders if row.role == ROOFLINE), strict=True)
+        ]
 
     @property
     def ours(self) -> Timed:
         """fpemu as it comes."""
-        return self.contenders[1]
+        return next(row for row in self.contenders if row.role == OURS)
 
     def peer(self, name: str) -> Timed | None:
         """The peer of that name, if it did the work."""
@@ -92,7 +96,7 @@ class Measured:
 
     def share(self, row: Timed) -> list[float]:
         """Rates over those of the roofline, of each round."""
-        return [rate / copy for rate, copy in zip(row.rates, self.roofline.rates, strict=True)]
+        return [rate / copy for rate, copy in zip(row.rates, self.roofline, strict=True)]
 
     def times(self, row: Timed) -> list[float]:
         """Our rates over those of another, of each round."""
@@ -129,28 +133,29 @@ class Wait:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Seconds of a call on one thread and on all, by size: a list of rounds each."""
+    """Seconds of a call without and with something, by size: a list of rounds each."""
 
+    choice: str  #: THREADS or PAST
     work: str
     sizes: list[int]
-    one: list[list[float]]
-    many: list[list[float]]
+    without: list[list[float]]
+    having: list[list[float]]
 
     def __post_init__(self) -> None:
-        if not len(self.sizes) == len(self.one) == len(self.many):
+        if not len(self.sizes) == len(self.without) == len(self.having):
             raise ValueError(f"{self.work}: sizes without samples")
-        for rounds in (*self.one, *self.many):
+        for rounds in (*self.without, *self.having):
             _positive(rounds)
 
     @property
     def gains(self) -> list[float]:
-        """How many times as fast all threads are, by size."""
-        pairs = zip(self.one, self.many, strict=True)
-        return [median(a / b for a, b in zip(one, many, strict=True)) for one, many in pairs]
+        """How many times as fast a call is with it, by size."""
+        pairs = zip(self.without, self.having, strict=True)
+        return [median(a / b for a, b in zip(without, having, strict=True)) for without, having in pairs]
 
     @property
     def pays_from(self) -> int | None:
-        """The smallest measured size from which on threads never lose; None if there is none."""
+        """The smallest measured size from which on it never loses; None if there is none."""
         best = None
         for size, gain in zip(reversed(self.sizes), reversed(self.gains), strict=True):
             if gain < 1:

@@ -1,7 +1,9 @@
 """The roofline: compiled loops that only move the bytes a work moves, in the same threads.
 
-A work reads each input element once and writes each output element once; so does the copy, which cuts or widens the
-bits instead of converting them.  Works that write nothing are set against a loop that only reads.
+A work reads each input element once and writes each output element once; so do the copies, which cut or widen the bits
+instead of converting them.  One stores as usual, one past the cache (fpemu/targets/streaming.py): which is the faster
+depends on the sizes and the machine, and the faster is the roofline.  Works that write nothing are set against a loop
+that only reads.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from numba import from_dtype, njit, types
 from benchmarks.ours import in_threads
 from benchmarks.timing import Run
 from benchmarks.works import BITS, Array, Work
+from fpemu.targets.streaming import STRIP, copy_past_cache, finish_streaming, whole_strips
 from fpemu.targets.threads import run_parts
 
 Layout = Literal["C", "A"]  # contiguous, or strided
@@ -28,6 +31,24 @@ def copy_driver(source: np.dtype[Any], target: np.dtype[Any], layout: Layout) ->
     def copy(x, out):  # type: ignore[no-untyped-def]
         for i in range(x.size):
             out[i] = cut(x[i])
+
+    read = types.Array(from_dtype(source), 1, layout, readonly=True)
+    return njit(types.void(read, types.Array(from_dtype(target), 1, "C")), cache=True, nogil=True)(copy)
+
+
+@cache
+def streaming_driver(source: np.dtype[Any], target: np.dtype[Any], layout: Layout) -> Any:
+    """``driver(x, out)``: the same, past the cache; ``out`` takes whole strips from the beginning of a line on."""
+    cut, size = target.type, STRIP // target.itemsize
+
+    def copy(x, out):  # type: ignore[no-untyped-def]
+        strip = np.empty(size, out.dtype)
+        for start in range(0, x.size, size):
+            row = x[start : start + size]
+            for i in range(size):
+                strip[i] = cut(row[i])
+            copy_past_cache(strip, out, start)
+        finish_streaming()
 
     read = types.Array(from_dtype(source), 1, layout, readonly=True)
     return njit(types.void(read, types.Array(from_dtype(target), 1, "C")), cache=True, nogil=True)(copy)
@@ -62,6 +83,24 @@ def copy(work: Work, x: Array, threads: int) -> Run:
 
     def part(start: int, stop: int) -> None:
         driver(bits[start:stop], out[start:stop])
+
+    return Run(in_threads(threads, lambda: run_parts(part, bits.size)), lambda: out)
+
+
+def copy_past(work: Work, x: Array, threads: int) -> Run:
+    """The same, past the cache but for the ends."""
+    assert work.writes is not None
+    bits, layout = _bits(x)
+    out = np.empty(x.shape, BITS[work.writes.itemsize])
+    driver = copy_driver(bits.dtype, out.dtype, layout)
+    past = streaming_driver(bits.dtype, out.dtype, layout)
+
+    def part(start: int, stop: int) -> None:
+        source, target = bits[start:stop], out[start:stop]
+        first, last = whole_strips(target)
+        driver(source[:first], target[:first])
+        past(source[first:last], target[first:last])
+        driver(source[last:], target[last:])
 
     return Run(in_threads(threads, lambda: run_parts(part, bits.size)), lambda: out)
 

@@ -17,7 +17,7 @@ import fpemu as fp
 from analysis import environment
 from benchmarks import contenders, latency, tables, threshold
 from benchmarks.measure import measure
-from benchmarks.results import PEER, Crossing, Measured, Results, Wait
+from benchmarks.results import PEER, THREADS, Crossing, Measured, Results, Wait
 from benchmarks.works import WORKS, Inputs, Work
 
 FACTS = ("fpemu", "commit", "python", "numba", "cpu", "cores", "machine", "system")
@@ -44,13 +44,17 @@ def run(size: int, threads: int, rounds: int, only: str, out: Console, err: Cons
             waits.append(wait)
             out.print(f"{escape(wait.name)}: {tables.seconds_text(median(wait.seconds))}", soft_wrap=True)
 
-    def crossing_step(work: Work, prepare: contenders.Prepare) -> None:
-        crossings.append(threshold.crossing(work, prepare, threads, rounds, size))
+    def crossing_step(choice: threshold.Choice, work: Work, prepare: contenders.Prepare) -> None:
+        crossings.append(threshold.crossing(choice, work, prepare, threads, rounds, size))
 
     steps: list[Step] = [(work.name, work.group, partial(work_step, work)) for work in WORKS]
     steps += [(name, name, partial(wait_step, group, name)) for name, group in latency.GROUPS.items()]
-    if threads > 1:
-        steps += [(f"threads, {w.name}", "threads", partial(crossing_step, w, p)) for w, p in threshold.WORKS]
+    steps += [
+        (f"{choice.name}, {work.name}", choice.name, partial(crossing_step, choice, work, prepare))
+        for choice in threshold.CHOICES
+        for work, prepare in threshold.WORKS
+        if threads > 1 or choice.name != THREADS
+    ]
     steps = [step for step in steps if any(only.lower() in text.lower() for text in step[:2])]
     if not steps:
         raise ClickException(f"no work has {only!r} in its name or group")

@@ -10,9 +10,10 @@ from itertools import groupby
 from pathlib import Path
 from statistics import median
 
-from benchmarks.results import PEER, ROOFLINE, Crossing, Measured, Results, Timed, Wait
+from benchmarks.results import PEER, ROOFLINE, THREADS, Crossing, Measured, Results, Timed, Wait
 from benchmarks.targets import RATE, SECONDS, SHARE, TARGETS, TIMES, Target
 from fpemu.io import writing_whole
+from fpemu.targets.host import STREAM_FROM
 from fpemu.targets.threads import PARALLEL_FROM
 
 BEGIN, END = "<!-- benchmark table: begin -->", "<!-- benchmark table: end -->"
@@ -140,7 +141,8 @@ def _made(results: Results) -> str:
     return (
         f"Median of {results.rounds} rounds on {count(results.size)} elements, {results.threads} threads "
         f"({about['cpu']}, {about['cores']} cores), {results.date}. fpemu {about['fpemu']}, numba {about['numba']}, "
-        f"{versions}. A copy moves the same bytes in the same threads; for works that write nothing it is a read. "
+        f"{versions}. A copy moves the same bytes in the same threads, through the cache or past it, whichever is the "
+        f"faster; for works that write nothing it is a read. "
         f"×n: fpemu does n times as many elements a second; ml_dtypes and numpy use one thread."
     )
 
@@ -153,7 +155,7 @@ HEADER = (
 
 
 def long(results: Results) -> str:
-    """Every work and contender, targets, waiting times and the crossing of threads."""
+    """Every work and contender, targets, waiting times and crossings."""
     parts = [_about(results), "### Targets", _target_table(results)]
     for group, members in groupby(results.works, key=lambda work: work.group):
         parts.append(f"### {group[0].upper()}{group[1:]}")
@@ -165,8 +167,8 @@ def long(results: Results) -> str:
         parts.append(f"### {group[0].upper()}{group[1:]}")
         rows = [[wait.name, *_spread(wait.seconds), str(len(wait.seconds))] for wait in waits]
         parts.append(table(("waiting for", "best", "median", "slowest", "samples"), rows))
-    if results.crossings:
-        parts += ["### From which size on threads pay", _crossings(results.crossings, results.threads)]
+    for choice, crossings in groupby(results.crossings, key=lambda crossing: crossing.choice):
+        parts += [f"### From which size on {choice} pay", _crossings(list(crossings), _said(choice, results.threads))]
     return "\n\n".join(parts)
 
 
@@ -223,7 +225,16 @@ def _spread(samples: list[float]) -> list[str]:
     return [seconds_text(value) for value in (min(samples), median(samples), max(samples))]
 
 
-def _crossings(crossings: Sequence[Crossing], threads: int) -> str:
+def _said(choice: str, threads: int) -> str:
+    if choice == THREADS:
+        return f"{threads} threads against one, by size. fpemu uses threads from {count(PARALLEL_FROM)} elements on."
+    return (
+        "Stores past the cache against ordinary ones, by size, the same arrays again and again. fpemu stores past it "
+        f"from {count(STREAM_FROM)}B on, those read and those written taken together."
+    )
+
+
+def _crossings(crossings: Sequence[Crossing], said: str) -> str:
     sizes = sorted({size for crossing in crossings for size in crossing.sizes})
     header = ("work", *(count(size) for size in sizes), "pays from")
     rows = []
@@ -231,7 +242,6 @@ def _crossings(crossings: Sequence[Crossing], threads: int) -> str:
         gains = dict(zip(one.sizes, one.gains, strict=True))
         pays = "no size" if one.pays_from is None else count(one.pays_from)
         rows.append([arrows(one.work), *(times(gains[size]) if size in gains else "" for size in sizes), pays])
-    said = f"{threads} threads against one, by size. fpemu uses threads from {count(PARALLEL_FROM)} elements on."
     return f"{said}\n\n{table(header, rows)}"
 
 

@@ -103,17 +103,19 @@ def test_float64_inputs_are_not_float32_in_disguise() -> None:
 @compiled
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
 def test_the_roofline_moves_the_bytes(work: Work) -> None:
-    x = Inputs(4096).of(work)
-    row = contenders.of(work)[0]
-    assert (row.role, row.threaded) == (ROOFLINE, True)
-    run = row.prepare(work, x, 2)
-    run.call()
+    x = Inputs(20_001).of(work)
     bits = x.view(f"u{x.itemsize}")
-    if work.writes is None:
-        assert run.result() == np.bitwise_or.reduce(bits)
-    else:
-        assert run.result().itemsize == work.writes.itemsize
-        np.testing.assert_array_equal(run.result(), bits.astype(f"u{work.writes.itemsize}"))
+    rows = [row for row in contenders.of(work) if row.role == ROOFLINE]
+    assert [row.name for row in rows] == (["read"] if work.writes is None else ["copy", "copy past the cache"])
+    for row in rows:
+        assert row.threaded
+        run = row.prepare(work, x, 2)
+        run.call()
+        if work.writes is None:
+            assert run.result() == np.bitwise_or.reduce(bits)
+        else:
+            assert run.result().itemsize == work.writes.itemsize
+            np.testing.assert_array_equal(run.result(), bits.astype(f"u{work.writes.itemsize}"))
 
 
 @compiled
@@ -242,10 +244,11 @@ def test_small_calls_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = list(latency.small_calls("quantize 1,024 elements", 1, 2))
     assert [wait.ours for wait in waits] == [True] + [False] * (len(waits) - 1)
     assert len(waits) >= 2
-    kept = threshold.pool.PARALLEL_FROM
-    crossing = threshold.crossing(*threshold.WORKS[0], 2, 2, threshold.SIZES[0])
-    assert crossing.sizes == [threshold.SIZES[0]]
-    assert kept == threshold.pool.PARALLEL_FROM
+    for choice in threshold.CHOICES:
+        kept = getattr(choice.module, choice.constant)
+        crossing = threshold.crossing(choice, *threshold.WORKS[0], 2, 2, choice.sizes[0])
+        assert crossing.sizes == [choice.sizes[0]]
+        assert kept == getattr(choice.module, choice.constant)
 
 
 def test_a_new_process_sees_this_fpemu_and_says_what_failed() -> None:
@@ -297,7 +300,7 @@ def results() -> Results:
             Wait("import", "import fpemu", [0.3, 0.2, 0.1], ours=True),
             Wait("import", "import torch", [0.9]),
         ],
-        crossings=[Crossing("decode", [1 << 15, 1 << 16, 1 << 17], [[1.0]] * 3, [[0.5], [2.0], [0.8]])],
+        crossings=[Crossing("threads", "decode", [1 << 15, 1 << 16, 1 << 17], [[1.0]] * 3, [[0.5], [2.0], [0.8]])],
     )
 
 
@@ -306,6 +309,8 @@ def test_ratios_are_of_rounds() -> None:
     copy, mine = fake_timed("copy", ROOFLINE, [1.0, 2.0, 9.0]), fake_timed("fpemu", OURS, [2.0, 2.0, 10.0])
     work = Measured("w", "g", 1 << 20, 4, 1, [copy, mine])
     assert work.share(mine) == pytest.approx([0.5, 1.0, 0.9])
+    past = fake_timed("copy past the cache", ROOFLINE, [2.0, 1.0, 8.0])
+    assert replace(work, contenders=[copy, past, mine]).share(mine) == pytest.approx([0.5, 0.5, 0.8])
 
 
 def test_targets_are_set_against_medians(results: Results) -> None:
@@ -331,7 +336,7 @@ def test_a_missing_peer_is_not_measured(results: Results) -> None:
 def test_threads_pay_from_where_they_never_lose_again(results: Results) -> None:
     assert results.crossings[0].gains == [2.0, 0.5, 1.25]
     assert results.crossings[0].pays_from == 1 << 17
-    assert Crossing("w", [1], [[1.0]], [[2.0]]).pays_from is None
+    assert Crossing("threads", "w", [1], [[1.0]], [[2.0]]).pays_from is None
 
 
 def test_results_survive_the_file(results: Results, tmp_path: Path) -> None:
@@ -345,7 +350,7 @@ def test_results_survive_the_file(results: Results, tmp_path: Path) -> None:
     [
         (lambda record: "{", "not what a run writes"),
         (lambda record: [], "not what a run writes"),
-        (lambda record: {**record, "version": 99}, "version 1"),
+        (lambda record: {**record, "version": 99}, "not of version"),
         (lambda record: {key: value for key, value in record.items() if key != "works"}, "works"),
         (lambda record: {**record, "surplus": 1}, "surplus"),
         (lambda record: {**record, "environment": {}}, "environment lacks"),
@@ -544,7 +549,6 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "WORKS", tuple(by_name(name) for name in chosen))
     monkeypatch.setattr(latency, "GROUPS", {"quantize 1,024 elements": latency.small_calls})
     monkeypatch.setattr(latency, "CALLS", 2)
-    monkeypatch.setattr(threshold, "SIZES", threshold.SIZES[:1])
     path = tmp_path / "results.json"
     arguments = ["run", "--size", "64Ki", "--rounds", "2", "--results", str(path)]
     assert command.main(arguments) == 0
@@ -554,9 +558,9 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encode = found.works[0]
     assert (encode.bytes_read, encode.bytes_written) == (4, 1)
     assert {row.name for row in encode.contenders} >= {"copy", "fpemu", contenders.ONE_THREAD, contenders.RUN_TIME}
-    assert [row.threads for row in encode.contenders[:3]] == [2, 2, 1]
+    assert [row.threads for row in encode.contenders[:4]] == [2, 2, 2, 1]
     assert found.packages.keys() == set(contenders.PACKAGES)
-    assert len(found.crossings) == len(threshold.WORKS)
+    assert len(found.crossings) == len(threshold.CHOICES) * len(threshold.WORKS)
     assert fp.targets.threads._threads is None  # the default again
     assert tables.short(found)
     assert tables.long(found)

@@ -119,31 +119,32 @@ def test_short_ways_agree_with_the_general_one(dtype: str) -> None:
     for name in (*NAMED, *DEFAULT[::9]):
         x = around(FORMATS[name], dtype) if FORMATS[name].bits <= 16 else specials(dtype)
         for overflow in (Overflow.IEEE, Overflow.SATURATE, Overflow.PROPAGATE, Overflow.NAN):
-            for rounding in (Rounding.NEAREST_EVEN, Rounding.UP):
+            for rounding in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC, Rounding.UP):
                 cast = Cast(name, rounding, overflow, nan=any_nan(FORMATS[name]))
                 plan = encode_plan(cast, lane)
-                if not fits_lane(cast, lane) or not (plan.nearest or plan.mirrored):
+                if not fits_lane(cast, lane) or not (plan.fixed or plan.mirrored):
                     continue
                 stages = cpu.Stages(to=encode_spec(cast, lane, lane.emin))
                 codes = []
-                for way in (plan, plan._replace(nearest=0, mirrored=0)):
+                for way in (plan, plan._replace(fixed=0, mirrored=0)):
                     driver = cpu.conversion_driver(
                         (False, True, False), way, lane, np.dtype(lane.code), cast.format.code_dtype
                     )
                     codes.append(np.empty(x.shape, cast.format.code_dtype))
                     driver(x.view(lane.code), codes[-1], cpu.numbers_of(stages, lane), np.uint64(0), np.uint64(0))
                 np.testing.assert_array_equal(codes[0], codes[1], err_msg=f"{cast}")
-                taken.add((plan.nearest, plan.mirrored))
+                taken.add((plan.fixed, plan.mirrored))
     assert {(0, 1), (2, 0), (2, 1)} <= taken
 
 
 @pytest.mark.nojit
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
 def test_the_main_formats_take_the_short_ways(name: str) -> None:
-    from fpemu.kernels.spec import LANE32, NEAREST_ADD, NEAREST_SHIFT, encode_plan
+    from fpemu.kernels.spec import FIXED, FIXED_AND_FLOAT, LANE32, encode_plan
 
-    plan = encode_plan(Cast(name), LANE32)
-    assert plan.nearest == (NEAREST_SHIFT if name == "bfloat16" else NEAREST_ADD) and plan.mirrored
+    for rounding in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
+        plan = encode_plan(Cast(name, rounding), LANE32)
+        assert plan.fixed == (FIXED if name == "bfloat16" else FIXED_AND_FLOAT) and plan.mirrored
 
 
 # ---- values: every midpoint -----------------------------------------------------------------------------------------

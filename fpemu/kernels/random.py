@@ -27,4 +27,6 @@ def random_word(counter):
     """32 random bits: the high half of splitmix64's finaliser (Steele, Lea, Flood 2014) of a counter."""
     z = np.uint64(np.uint64(counter ^ np.uint64(counter >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9))
     z = np.uint64(np.uint64(z ^ np.uint64(z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB))
-    return np.uint64(np.uint64(z ^ np.uint64(z >> np.uint64(31))) >> np.uint64(32))
+    # The high half of z ^ (z >> 31), in 32-bit lanes.
+    high = np.uint32(z >> np.uint64(32))
+    return np.uint32(high ^ np.uint32(high >> np.uint32(31)))

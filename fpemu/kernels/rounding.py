@@ -92,9 +92,9 @@ def _round_stochastic(significand, shift, word, n, last, plan):
             lost = not within and left(fraction, beyond, last) != significand
             up = tail > half or (tail == half and (lost or U(kept & step) != zero))
         step = step if up else zero
-        carry = _carry_out(kept, step, last)
+        carry = carry_out(kept, step, last)
         kept = U(kept + step)
-    return U(truncated + U(carry | _carry_out(kept, random, last)))
+    return U(truncated + U(carry | carry_out(kept, random, last)))
 
 
 @kernel
@@ -108,12 +108,12 @@ def _round_with_word(significand, shift, word, last):
     near = U(min(shift, U(31)))
     close = right(U(significand + right(word, U(U(32) - near), last)), near, last)
     fraction = right(significand, U(min(U(shift - U(32)), U(last))), last)
-    far = _carry_out(fraction, word, last) if last == 31 else right(U(fraction + word), U(32), last)
+    far = carry_out(fraction, word, last) if last == 31 else right(U(fraction + word), U(32), last)
     return close if shift < U(32) else far
 
 
 @kernel
-def _carry_out(a, b, last):
+def carry_out(a, b, last):
     """The carry of a + b out of the lane: where both top bits are set, or one is and that of the sum is not.
 
     (Of ``a + b < a`` LLVM makes an add-with-overflow, which has no vector form.)

@@ -19,7 +19,7 @@ ROUNDINGS = tuple(Rounding)
 NEAREST_EVEN, NEAREST_AWAY, TOWARD_ZERO, UP, DOWN, TO_ODD, STOCHASTIC = range(7)
 VARIANTS = tuple(Stochastic)
 VARIANT_A, VARIANT_B, VARIANT_C, VARIANT_A_WORD = range(4)  # the last: variant A with all 32 random bits
-NEAREST_GENERAL, NEAREST_SHIFT, NEAREST_ADD = range(3)
+NOT_FIXED, FIXED, FIXED_AND_FLOAT = range(3)
 
 
 class Lane(NamedTuple):
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
     wide: int = 0  # the target reaches below the lane's smallest normal: source subnormals are normalised
     zeroless: int = 0  # the target has no zero
     to_min: int = 0  # below the smallest normal, round on the grid {0, smallest normal}
-    nearest: int = 0  # nearest even by NEAREST_SHIFT or NEAREST_ADD (kernels/nearest.py), which discard a fixed width
+    fixed: int = NOT_FIXED  # round by kernels/fixed.py, subnormal results like the others or in FLOAT operations
     mirrored: int = 0  # -x becomes what x does, with the sign bit, and beyond the largest finite lies one code only
     source_trailing: int = 23  # trailing significand bits of the lane
     source_sign: int = 31  # position of its sign bit; also the largest shift
@@ -111,39 +111,45 @@ class DecodeSpec(NamedTuple):
 @lru_cache(maxsize=4096)
 def encode_plan(cast: Cast, lane: Lane) -> Plan:
     """The code paths of a conversion from a lane."""
-    variant = VARIANT_A
-    if cast.rounding is Rounding.STOCHASTIC:
-        variant = VARIANTS.index(cast.stochastic)
-        variant = VARIANT_A_WORD if variant == VARIANT_A and cast.random_bits == 32 else variant
     return Plan(
         rounding=ROUNDINGS.index(cast.rounding),
-        variant=variant,
+        variant=_variant(cast),
         wide=int(cast.format.emin + lane.bias < 1),
         zeroless=int(not cast.format.has_zero),
         to_min=int(cast.subnormals is Subnormals.ROUND_TO_MIN and cast.format.subnormals),
-        nearest=_nearest(cast, lane),
+        fixed=_fixed(cast, lane),
         mirrored=int(_is_mirrored(cast, lane)),
         source_trailing=lane.trailing_bits,
         source_sign=lane.bits - 1,
     )
 
 
-def _nearest(cast: Cast, lane: Lane) -> int:
-    """Which of the short ways of kernels/nearest.py a cast may take."""
+def _variant(cast: Cast) -> int:
+    if cast.rounding is not Rounding.STOCHASTIC:
+        return VARIANT_A
+    variant = VARIANTS.index(cast.stochastic)
+    return VARIANT_A_WORD if variant == VARIANT_A and cast.random_bits == 32 else variant
+
+
+def _fixed(cast: Cast, lane: Lane) -> int:
+    """Whether kernels/fixed.py serves, and how."""
     target = cast.format
-    eligible = (
-        cast.rounding is Rounding.NEAREST_EVEN
-        and cast.subnormals is not Subnormals.ROUND_TO_MIN
-        and target.has_zero
-        and target.precision > 1  # else even is a matter of exponents
-    )
-    if eligible and target.emin == lane.emin:
-        return NEAREST_SHIFT
-    # Whatever is subnormal in the lane must be less than half of the finest spacing, as a machine may take it for zero;
-    # and the power of two that is added, whose last place is that spacing, must be a value of the lane.
+    first_bits = {Rounding.NEAREST_EVEN: 1, Rounding.STOCHASTIC: 32}.get(cast.rounding)  # of a discarded fraction
+    if (
+        first_bits is None
+        or (cast.rounding is Rounding.STOCHASTIC and (_variant(cast) != VARIANT_A_WORD or lane is not LANE32))
+        or cast.subnormals is Subnormals.ROUND_TO_MIN
+        or not target.has_zero
+        or target.precision == 1  # even is a matter of exponents
+    ):
+        return NOT_FIXED
+    if target.emin == lane.emin:
+        return FIXED
+    # What is subnormal in the lane must not reach the first bits, as a machine may take it for zero; and the powers of
+    # two by which subnormal results are found must be values of the lane.
     finest = target.finest_exponent
-    adds = finest - 1 >= lane.emin and finest + lane.trailing_bits <= lane.bias
-    return NEAREST_ADD if eligible and adds else NEAREST_GENERAL
+    serves = finest - first_bits >= lane.emin and finest + lane.trailing_bits <= lane.bias
+    return FIXED_AND_FLOAT if serves else NOT_FIXED
 
 
 def _is_mirrored(cast: Cast, lane: Lane) -> bool:

@@ -139,14 +139,14 @@ def conversion_driver(
             for start in range(0, x.size, strip_size):
                 row = x[start : start + strip_size]
                 for i in range(row.size):
-                    word = random_word(counter) if stochastic else np.uint64(0)
+                    word = random_word(counter) if stochastic else np.uint32(0)
                     counter = np.uint64(counter + step)
                     strip[i] = convert(row[i], word, source, to, back, plan)
                 copy_past_cache(strip, out, start)
             finish_streaming()
         else:
             for i in range(x.size):
-                word = random_word(counter) if stochastic else np.uint64(0)
+                word = random_word(counter) if stochastic else np.uint32(0)
                 counter = np.uint64(counter + step)
                 out[i] = convert(x[i], word, source, to, back, plan)
 

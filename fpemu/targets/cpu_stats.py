@@ -56,6 +56,11 @@ def count_kinds(kinds, counts):
     for start in range(0, kinds.size, 128):
         # So few that a byte holds their number: the sums run in lanes of a byte.
         row = kinds[start : start + 128]
+        some = np.uint8(0)
+        for i in range(row.size):
+            some |= row[i]
+        if some == 0:
+            continue
         for bit in range(KINDS):
             here = np.uint8(0)
             for i in range(row.size):
@@ -181,7 +186,7 @@ def loss_driver(plan: Plan, lane: Lane, frozen: Stages | None = None) -> Driver:
         for block in range(units.shape[0]):
             piece = bits[block * BLOCK : (block + 1) * BLOCK]
             for i in range(piece.size):
-                word = random_word(counter) if stochastic else np.uint64(0)
+                word = random_word(counter) if stochastic else np.uint32(0)
                 counter = np.uint64(counter + step)
                 negative, magnitude, rounded = round_magnitude(piece[i], word, to, plan)
                 code = pack(negative, magnitude, rounded, to, plan)

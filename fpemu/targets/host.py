@@ -30,7 +30,7 @@ from fpemu.kernels.spec import (
 from fpemu.policies import Cast
 from fpemu.targets import cpu
 from fpemu.targets.streaming import whole_strips
-from fpemu.targets.threads import map_parts, run_parts
+from fpemu.targets.threads import PARALLEL_FROM, get_threads, map_parts, run_parts, split
 from fpemu.targets.walk import Box, boxes, flat, is_plain
 
 Bits = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
@@ -39,7 +39,6 @@ Function = Callable[[Bits, Bits, np.uint64, int, bool], None]  # (input, output,
 
 CHUNK = 1 << 17  # elements of a chunk between steps, which stays in the cache
 STRIDED_CHUNK = 1 << 16  # elements of a copied piece of a strided or byte-swapped array
-SCAN_CHUNK = 1 << 18  # elements that one thread searches at a time
 
 FLOAT16, FLOAT32 = FORMATS["float16"], FORMATS["float32"]
 SOURCES: dict[np.dtype[Any], Source] = {
@@ -47,6 +46,8 @@ SOURCES: dict[np.dtype[Any], Source] = {
     np.dtype(np.float32): FLOAT32,
     np.dtype(np.float64): LANE64,
 }
+
+SCANNED: dict[Source, Lane] = {FLOAT32: LANE32, LANE64: LANE64}  # those whose NaNs a compiled loop finds
 
 # A specialisation with the numbers of the format frozen runs about three times as fast as the general one and takes
 # 0.1 s to compile, once for each machine: large arrays are worth it.
@@ -189,9 +190,12 @@ def seed_word(seed: int) -> np.uint64:
     return np.uint64(seed_key(seed))
 
 
+FIRST = np.uint64(0)
+
+
 def as_index(index: int) -> np.uint64:
     """An element's index as the drivers take it: modulo 2**64."""
-    return np.uint64(index & 0xFFFFFFFFFFFFFFFF)
+    return np.uint64(index & 0xFFFFFFFFFFFFFFFF) if index else FIRST
 
 
 # ---- walking --------------------------------------------------------------------------------------------------------
@@ -217,7 +221,7 @@ def convert(steps: tuple[Step, ...], x: Bits, out: Bits, seed: int, offset: int)
     if not plain and is_plain(x.T) and is_plain(out.T) and not any(step.random for step in steps):
         x, out, plain = x.T, out.T, True  # any order of the elements serves
     if plain:
-        flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+        flat_x, flat_out = (x, out) if x.ndim == 1 else (x.reshape(-1), out.reshape(-1))
         if flat_x.size < CHUNK:
             _run_chain(steps, flat_x, flat_out, key, offset)
             return
@@ -244,20 +248,30 @@ def convert(steps: tuple[Step, ...], x: Bits, out: Bits, seed: int, offset: int)
 
 def first_nan(x: Bits, source: Source) -> int | None:
     """The C-order index of the first NaN, or None."""
-    x = x.reshape(-1) if is_plain(x) else x
 
     def find(box: Box) -> int | None:
         piece = flat(x[box[1]])
         return box[0] + int(np.argmax(_nan_mask(piece, source))) if _piece_has_nan(piece, source) else None
 
-    found = map_parts(find, list(boxes(x.shape, SCAN_CHUNK)))
-    return next((index for index in found if index is not None), None)
+    if is_plain(x):
+        x = x.reshape(-1)
+        pieces: list[Box] = [(start, (slice(start, stop),)) for start, stop in split(x.size, _scanners(x.size, source))]
+    else:
+        pieces = list(boxes(x.shape, STRIDED_CHUNK))
+    return next((index for index in map_parts(find, pieces) if index is not None), None)
+
+
+def _scanners(size: int, source: Source) -> int:
+    """How many pieces to search: one a thread, or as many as keep the masks of other sources small."""
+    if source not in SCANNED:
+        return -(-size // STRIDED_CHUNK)
+    return get_threads() if size >= PARALLEL_FROM else 1
 
 
 def _piece_has_nan(piece: Bits, source: Source) -> bool:
-    for lane, of in ((LANE32, FLOAT32), (LANE64, LANE64)):
-        if source == of:
-            return bool(cpu.largest_magnitude_driver(lane)(piece) > lane.infinity)
+    lane = SCANNED.get(source)
+    if lane is not None:
+        return bool(cpu.largest_magnitude_driver(lane)(piece) > lane.infinity)
     return bool(_nan_mask(piece, source).any())
 
 

@@ -25,12 +25,12 @@ def whole_strips(out: np.ndarray[Any, Any]) -> tuple[int, int]:
     return start, start + (out.size - start) // strip * strip
 
 
-def copy_past_cache(strip, out, start):
+def copy_past_cache(strip: Any, out: Any, start: int) -> None:
     """``out[start : start + strip.size] = strip``, for whole lines to the beginning of a line."""
     out[start : start + strip.size] = strip
 
 
-def finish_streaming():
+def finish_streaming() -> None:
     """Let other threads see what was copied past the cache: those stores are not ordered among others."""
 
 
