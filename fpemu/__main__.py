@@ -1,6 +1,5 @@
-"""``python -m fpemu`` is the command ``fpemu``."""
+"""``python -m fpemu``: the command ``fpemu``."""
 
 from fpemu.cli import main
 
-if __name__ == "__main__":
-    main(prog_name="fpemu")
+main(prog_name="fpemu")

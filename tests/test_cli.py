@@ -590,3 +590,25 @@ def test_a_real_interrupt_of_a_real_process(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert out == ""
     assert lines(err) == ["fpemu: interrupted"]
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+def test_the_page_is_what_the_commands_print(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fpemu.cli import pages
+
+    monkeypatch.setattr(pages, "PAGE", tmp_path / "README.md")
+    assert pages.run(["--check"]) == 1  # not there
+    assert pages.run([]) == 0
+    text = pages.PAGE.read_text()
+    assert all(f"$ {line}" in text for lines in pages.EXAMPLES.values() for line in lines)
+    assert set(pages.EXAMPLES) == set(main.commands)
+    pages.PAGE.write_text(text.replace("\n", "  \n"))
+    assert pages.run(["--check"]) == 0  # line breaks aside
+    pages.PAGE.write_text(text.replace("0.3125, code 0x2a", "0.3125, code 0x2b"))
+    assert pages.run(["--check"]) == 1
+    assert pages.run(["--chekc"]) == 2
+
+
+def test_python_m_fpemu() -> None:
+    done = subprocess.run([sys.executable, "-m", "fpemu", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"fpemu, version {fp.__version__}\n"

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
+from threading import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,21 @@ def _source_digest() -> int:
 
 
 SOURCE_DIGEST = _source_digest()
+
+
+_making = RLock()
+
+
+def made_once(make: Callable[..., Driver]) -> Callable[..., Driver]:
+    """``cache``, and of threads that want the same driver at the same time only the first makes it."""
+    remembered = cache(make)
+
+    @wraps(make)
+    def look_up(*facts: Any, **more: Any) -> Driver:
+        with _making:
+            return remembered(*facts, **more)
+
+    return look_up
 
 
 def read_only(dtype: Any) -> Any:
@@ -104,7 +120,7 @@ def frozen_spec(spec: Any, lane: Lane) -> Any:
     return None if spec is None else type(spec)(*(lane.code(field) for field in spec))
 
 
-@cache
+@made_once
 def conversion_driver(
     has: tuple[bool, bool, bool],
     plan: Plan,
@@ -154,7 +170,7 @@ def conversion_driver(
     return compiled(conversion_loop, (has, plan, lane, reads, writes, frozen, streams), *arguments)
 
 
-@cache
+@made_once
 def table_driver(lane: Lane, code_dtype: np.dtype[Any]) -> Driver:
     """``driver(codes, bits, table)``: look codes up."""
 
@@ -165,7 +181,7 @@ def table_driver(lane: Lane, code_dtype: np.dtype[Any]) -> Driver:
     return compiled(table_loop, (lane, code_dtype), read_only(code_dtype), writable(lane.code), read_only(lane.code))
 
 
-@cache
+@made_once
 def largest_magnitude_driver(lane: Lane) -> Callable[..., int]:
     """``driver(bits)``: the largest magnitude bits, 0 for none; above those of infinity there is a NaN."""
     U, mask = lane.code, lane.code((1 << (lane.bits - 1)) - 1)

@@ -6,7 +6,6 @@ the same numbers in the same order on every machine, and independent of each oth
 
 from __future__ import annotations
 
-from functools import cache
 from math import frexp, ldexp
 
 import numpy as np
@@ -22,6 +21,7 @@ from fpemu.targets.cpu import (
     Stages,
     compiled,
     frozen_spec,
+    made_once,
     read_only,
     thaw_decode,
     thaw_encode,
@@ -153,7 +153,7 @@ def mark_used(codes, x, finite, used):
 
 
 # ---- drivers --------------------------------------------------------------------------------------------------------
-@cache
+@made_once
 def loss_driver(plan: Plan, lane: Lane, frozen: Stages | None = None) -> Driver:
     """``driver(bits, numbers, limits, key, first, finite, work..., units, sums, counts, used)``.
 
@@ -230,7 +230,7 @@ def loss_driver(plan: Plan, lane: Lane, frozen: Stages | None = None) -> Driver:
     return compiled(loss_loop, (plan, lane, frozen), *arguments)
 
 
-@cache
+@made_once
 def histogram_driver(lane: Lane) -> Driver:
     """``driver(bits, counts, powers, squares, largest)``: add a block to the histogram over a lane's binades.
 

@@ -53,7 +53,6 @@ SCANNED: dict[Source, Lane] = {FLOAT32: LANE32, LANE64: LANE64}  # those whose N
 # 0.1 s to compile, once for each machine: large arrays are worth it.
 FREEZE_FROM = 1 << 20
 
-
 # Conversions that read and write as many bytes write past the cache (benchmarks/threshold.py measures the crossing).
 STREAM_FROM = 40 << 20
 

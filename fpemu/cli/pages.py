@@ -1,0 +1,90 @@
+"""``python -m fpemu.cli.pages``: the command line as a page, README.md beside this file; nothing on it is pasted.
+
+With ``--check`` nothing is written, and a stale page is exit code 1.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import chdir
+from inspect import getsource
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from click.testing import CliRunner
+
+from fpemu.cli import main
+from fpemu.io import writing_whole
+
+PAGE = Path(__file__).with_name("README.md")
+EXAMPLES = {
+    "formats": ("fpemu formats e4m3",),
+    "explain": ("fpemu explain 0.3 e4m3", "fpemu explain -464 e4m3 --all-roundings"),
+    "inspect": ("fpemu inspect gradients.npz",),
+}
+
+
+def save_gradients() -> None:
+    """The file that the examples look into."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((256, 64)) * 2.0**-12
+    activation = rng.standard_normal((64, 256)) * 2.0 ** rng.integers(-30, -18, (64, 1))
+    np.savez("gradients.npz", weight=weight.astype(np.float32), activation=activation.astype(np.float32))
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n\n".join(_parts()) + "\n"
+
+
+def _parts() -> Iterator[str]:
+    yield "# The command line"
+    yield "Made by `python -m fpemu.cli.pages`, from what the commands print. `gradients.npz` is made by"
+    yield f"```python\n{getsource(save_gradients)}```"
+    yield _shown("fpemu --help")
+    with TemporaryDirectory() as folder, chdir(folder):
+        save_gradients()
+        for name in main.commands:
+            yield f"## {name}"
+            for line in (f"fpemu {name} --help", *EXAMPLES[name]):
+                yield _shown(line)
+
+
+def _shown(line: str) -> str:
+    """A command line and what it prints."""
+    result = CliRunner().invoke(main, shlex.split(line)[1:], prog_name="fpemu")
+    if result.exit_code:
+        raise RuntimeError(f"{line} ended with exit code {result.exit_code}: {result.output}")
+    text = "\n".join(row.rstrip() for row in result.output.rstrip().splitlines())
+    return f"```console\n$ {line}\n{text}\n```"
+
+
+def is_stale() -> bool:
+    """Whether the page there is says anything else, line breaks aside: releases of click wrap differently."""
+    try:
+        return PAGE.read_text(encoding="utf-8").split() != page().split()
+    except OSError:
+        return True
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Write the page, or check it; returns the exit code."""
+    if list(arguments) == ["--check"]:
+        if is_stale():
+            print("stale: fpemu/cli/README.md is not what the commands print", file=sys.stderr)
+            return 1
+    elif arguments:
+        print("usage: python -m fpemu.cli.pages [--check]", file=sys.stderr)
+        return 2
+    else:
+        text = page().encode()
+        with writing_whole(PAGE) as stream:
+            stream.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
