@@ -2,4 +2,5 @@
 
 from fpemu.cli import main
 
-main(prog_name="fpemu")
+if __name__ == "__main__":
+    main(prog_name="fpemu")

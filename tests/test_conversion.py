@@ -122,29 +122,29 @@ def test_short_ways_agree_with_the_general_one(dtype: str) -> None:
             for rounding in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC, Rounding.UP):
                 cast = Cast(name, rounding, overflow, nan=any_nan(FORMATS[name]))
                 plan = encode_plan(cast, lane)
-                if not fits_lane(cast, lane) or not (plan.fixed or plan.mirrored):
+                if not fits_lane(cast, lane) or not (plan.fixed_shift or plan.mirrored):
                     continue
                 stages = cpu.Stages(to=encode_spec(cast, lane, lane.emin))
                 codes = []
-                for way in (plan, plan._replace(fixed=0, mirrored=0)):
+                for way in (plan, plan._replace(fixed_shift=0, mirrored=0)):
                     driver = cpu.conversion_driver(
                         (False, True, False), way, lane, np.dtype(lane.code), cast.format.code_dtype
                     )
                     codes.append(np.empty(x.shape, cast.format.code_dtype))
                     driver(x.view(lane.code), codes[-1], cpu.numbers_of(stages, lane), np.uint64(0), np.uint64(0))
                 np.testing.assert_array_equal(codes[0], codes[1], err_msg=f"{cast}")
-                taken.add((plan.fixed, plan.mirrored))
+                taken.add((plan.fixed_shift, plan.mirrored))
     assert {(0, 1), (2, 0), (2, 1)} <= taken
 
 
 @pytest.mark.nojit
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
 def test_the_main_formats_take_the_short_ways(name: str) -> None:
-    from fpemu.kernels.spec import FIXED, FIXED_AND_FLOAT, LANE32, encode_plan
+    from fpemu.kernels.spec import LANE32, SHIFT_FIXED, SHIFT_FIXED_OR_FLOAT, encode_plan
 
     for rounding in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
         plan = encode_plan(Cast(name, rounding), LANE32)
-        assert plan.fixed == (FIXED if name == "bfloat16" else FIXED_AND_FLOAT) and plan.mirrored
+        assert plan.fixed_shift == (SHIFT_FIXED if name == "bfloat16" else SHIFT_FIXED_OR_FLOAT) and plan.mirrored
 
 
 # ---- values: every midpoint -----------------------------------------------------------------------------------------

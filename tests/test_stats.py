@@ -764,3 +764,29 @@ def test_offsets_wrap_as_those_of_encode() -> None:
         codes = fp.encode(x, cast, offset=offset)
         up = np.mean(fp.decode(codes, "e4m3").astype(np.float64) - x.astype(np.float64))
         assert fp.tensor_stats(x, cast, offset=offset)["e4m3"].mean_error == pytest.approx(up, rel=1e-9)
+
+
+# ---- inside the loops -----------------------------------------------------------------------------------------------
+@pytest.mark.nojit
+def test_statistics_taken_in_between_do_not_matter() -> None:
+    """A signal handler that takes statistics itself, just when a segment is done."""
+    from fpemu.targets import host, host_stats
+
+    x = 1 + np.random.default_rng(0).random(300, np.float32)
+    one = host_stats._cast_pass(Cast("e4m3"), host.FLOAT32, host_stats.Scale.of(1.0), False)
+
+    def interrupted(*arguments: Any) -> None:
+        one.driver(*arguments)
+        fp.tensor_stats(np.full(10, 1e-30, np.float32), "e4m3")
+
+    parts = [
+        host_stats._cast_segment(x.view(np.uint32), one._replace(driver=driver), np.uint64(0), 0, True, 1.0)
+        for driver in (one.driver, interrupted)
+    ]
+    assert parts[0].largest == parts[1].largest < 0.1
+
+
+@pytest.mark.nojit
+def test_zeros_that_become_nan_stay_out_of_the_sums() -> None:
+    part = fp.tensor_stats(np.array([0.0, 1.0, 3.0, 5.0], np.float32), "e8m0").formats[0]
+    assert all(math.isfinite(mantissa) for mantissa, _ in part.sums)

@@ -1,6 +1,6 @@
 """Bits of a float32 or float64 to the code of a format: the whole life of a value, steps 1 to 4."""
 
-from fpemu.kernels.fixed import round_fixed
+from fpemu.kernels.fixed_shift import round_fixed_shift
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.pack import pack
 from fpemu.kernels.rounding import round_shift
@@ -22,8 +22,8 @@ def round_magnitude(bits, word, spec, plan):
     U = type(bits)
     # 1. Sign, exponent, significand.
     negative, magnitude, exponent, significand = unpack(bits, spec, plan)
-    if plan.fixed:
-        return negative, magnitude, round_fixed(magnitude, word, spec, plan)
+    if plan.fixed_shift:
+        return negative, magnitude, round_fixed_shift(magnitude, word, spec, plan)
 
     # 2. The grid of the target: below its lowest binade the spacing stays what it is there, and more is discarded.
     binade = U(max(exponent, spec.emin))

@@ -19,7 +19,7 @@ ROUNDINGS = tuple(Rounding)
 NEAREST_EVEN, NEAREST_AWAY, TOWARD_ZERO, UP, DOWN, TO_ODD, STOCHASTIC = range(7)
 VARIANTS = tuple(Stochastic)
 VARIANT_A, VARIANT_B, VARIANT_C, VARIANT_A_WORD = range(4)  # the last: variant A with all 32 random bits
-NOT_FIXED, FIXED, FIXED_AND_FLOAT = range(3)
+SHIFT_VARIES, SHIFT_FIXED, SHIFT_FIXED_OR_FLOAT = range(3)
 
 
 class Lane(NamedTuple):
@@ -57,8 +57,8 @@ class Plan(NamedTuple):
     wide: int = 0  # the target reaches below the lane's smallest normal: source subnormals are normalised
     zeroless: int = 0  # the target has no zero
     to_min: int = 0  # below the smallest normal, round on the grid {0, smallest normal}
-    fixed: int = NOT_FIXED  # round by kernels/fixed.py, subnormal results like the others or in FLOAT operations
-    mirrored: int = 0  # -x becomes what x does, with the sign bit, and beyond the largest finite lies one code only
+    fixed_shift: int = SHIFT_VARIES  # else kernels/fixed_shift.py rounds, subnormal results like others or in floats
+    mirrored: int = 0  # the sign bit of a result is that of the input, and all that is too large becomes one code
     source_trailing: int = 23  # trailing significand bits of the lane
     source_sign: int = 31  # position of its sign bit; also the largest shift
 
@@ -117,7 +117,7 @@ def encode_plan(cast: Cast, lane: Lane) -> Plan:
         wide=int(cast.format.emin + lane.bias < 1),
         zeroless=int(not cast.format.has_zero),
         to_min=int(cast.subnormals is Subnormals.ROUND_TO_MIN and cast.format.subnormals),
-        fixed=_fixed(cast, lane),
+        fixed_shift=_fixed_shift(cast, lane),
         mirrored=int(_is_mirrored(cast, lane)),
         source_trailing=lane.trailing_bits,
         source_sign=lane.bits - 1,
@@ -131,32 +131,32 @@ def _variant(cast: Cast) -> int:
     return VARIANT_A_WORD if variant == VARIANT_A and cast.random_bits == 32 else variant
 
 
-def _fixed(cast: Cast, lane: Lane) -> int:
-    """Whether kernels/fixed.py serves, and how."""
-    target = cast.format
-    first_bits = {Rounding.NEAREST_EVEN: 1, Rounding.STOCHASTIC: 32}.get(cast.rounding)  # of a discarded fraction
-    if (
-        first_bits is None
-        or (cast.rounding is Rounding.STOCHASTIC and (_variant(cast) != VARIANT_A_WORD or lane is not LANE32))
-        or cast.subnormals is Subnormals.ROUND_TO_MIN
-        or not target.has_zero
-        or target.precision == 1  # even is a matter of exponents
-    ):
-        return NOT_FIXED
+def _first_bits(cast: Cast, lane: Lane) -> int | None:
+    """How many of the first bits of a discarded fraction decide by kernels/fixed_shift.py; None: it does not serve."""
+    if cast.rounding is Rounding.NEAREST_EVEN:
+        return 1
+    return 32 if _variant(cast) == VARIANT_A_WORD and lane is LANE32 else None
+
+
+def _fixed_shift(cast: Cast, lane: Lane) -> int:
+    """Whether kernels/fixed_shift.py serves, and how."""
+    target, first_bits = cast.format, _first_bits(cast, lane)
+    if first_bits is None or cast.subnormals is Subnormals.ROUND_TO_MIN or not target.has_zero or target.precision == 1:
+        return SHIFT_VARIES  # (with one significant bit, even is a matter of exponents)
     if target.emin == lane.emin:
-        return FIXED
+        return SHIFT_FIXED
     # What is subnormal in the lane must not reach the first bits, as a machine may take it for zero; and the powers of
     # two by which subnormal results are found must be values of the lane.
     finest = target.finest_exponent
     serves = finest - first_bits >= lane.emin and finest + lane.trailing_bits <= lane.bias
-    return FIXED_AND_FLOAT if serves else NOT_FIXED
+    return SHIFT_FIXED_OR_FLOAT if serves else SHIFT_VARIES
 
 
 def _is_mirrored(cast: Cast, lane: Lane) -> bool:
     """Whether the sign bit of a result is that of the input, and beyond the largest finite value all is one code.
 
-    That code must be the largest finite value's or the next, and the lane's infinity beyond, so that a minimum leads
-    there.
+    That code must be ``max_code`` or the next, and the lane's infinity must round to a larger one, so that a minimum
+    gives it.
     """
     target = cast.format
     beyond = cast.overflow_code(False)

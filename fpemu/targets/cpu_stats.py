@@ -45,7 +45,7 @@ SUMS = {
     "error": (0, 0, 1),
     **dict.fromkeys(COUNTS, (2, 0, 0)),
 }
-KINDS = len(COUNTS)
+KINDS, NONFINITE = len(COUNTS), COUNTS.index("nonfinite_out")
 FIRST_KIND, WORST = len(SUMS) - KINDS, len(SUMS)  # rows of the partial sums; after them the largest relative errors
 
 
@@ -181,6 +181,7 @@ def loss_driver(plan: Plan, lane: Lane, frozen: Stages | None = None) -> Driver:
             to, back = thaw_encode(numbers, 0), thaw_decode(numbers, back_place)
         smallest_normal, source_normal = limits[0], limits[1]
         counter = random_counter(key, first)
+        all_finite = finite and not plan.zeroless  # (where there is no zero, zeros may become NaN)
         two_each = np.empty(6)
         factors = two_each if scaled else None
         for block in range(units.shape[0]):
@@ -213,7 +214,7 @@ def loss_driver(plan: Plan, lane: Lane, frozen: Stages | None = None) -> Driver:
             if scaled:
                 largest_exponents(x, q, units[block])
                 set_factors(units[block], two_each)
-            add_moments(x, q, finite and counts[block, 3] == 0, factors, partial)
+            add_moments(x, q, all_finite and counts[block, NONFINITE] == 0, factors, partial)
             for bit in range(KINDS):
                 if counts[block, bit] > 0:
                     add_energy(x, kind_of, bit, factors, partial)

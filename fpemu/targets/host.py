@@ -30,7 +30,7 @@ from fpemu.kernels.spec import (
 from fpemu.policies import Cast
 from fpemu.targets import cpu
 from fpemu.targets.streaming import whole_strips
-from fpemu.targets.threads import PARALLEL_FROM, get_threads, map_parts, run_parts, split
+from fpemu.targets.threads import map_parts, run_parts, split, useful_threads
 from fpemu.targets.walk import Box, boxes, flat, is_plain
 
 Bits = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
@@ -264,7 +264,7 @@ def _scanners(size: int, source: Source) -> int:
     """How many pieces to search: one a thread, or as many as keep the masks of other sources small."""
     if source not in SCANNED:
         return -(-size // STRIDED_CHUNK)
-    return get_threads() if size >= PARALLEL_FROM else 1
+    return useful_threads(size)
 
 
 def _piece_has_nan(piece: Bits, source: Source) -> bool:

@@ -149,40 +149,43 @@ def _segment(
 
 def _cast_segment(x: Bits, one: CastPass, key: np.uint64, first: int, finite: bool, factor: float) -> FormatPart:
     """One format's statistics of a segment."""
-    blocks, work = -(-x.size // cpu_stats.BLOCK), _workspace(one.lane)
-    work.partial[:] = 0.0
+    blocks, work = -(-x.size // cpu_stats.BLOCK), _workspaces.of(one.lane)
+    partial = _aligned((cpu_stats.WORST + 1) * cpu_stats.COLUMNS, np.float64)
     units, sums = np.zeros((blocks, 3), np.int64), np.zeros((blocks, len(cpu_stats.SUMS)))
     counts = np.zeros((blocks, len(cpu_stats.COUNTS)), np.int64)
     used = np.zeros(256 if one.cast.format.bits <= 8 else 0, np.uint8)
     one.driver(
         x, one.numbers, one.limits, key, as_index(first), finite,
-        *work, units, sums, counts, used,
+        *work, partial, units, sums, counts, used,
     )  # fmt: skip
     sums[:, list(cpu_stats.SUMS).index("error")] /= factor  # in units of x
     rows = [(row, (a, b, c)) for row, (a, b, c) in zip(sums, units.tolist(), strict=True)]
-    return FormatPart(rows, counts.sum(axis=0), float(work.partial[-cpu_stats.COLUMNS :].max()), used)
+    return FormatPart(rows, counts.sum(axis=0), float(partial[-cpu_stats.COLUMNS :].max()), used)
 
 
 class _Workspace(NamedTuple):
-    """What a driver needs of memory for a block, and its partial sums."""
+    """What a driver needs of memory for a block; nobody reads it afterwards."""
 
     results: Bits
     kinds: NDArray[np.uint8]
     codes: NDArray[np.uint8]
-    partial: NDArray[np.float64]
 
 
-_kept = threading.local()
+class _Workspaces(threading.local):
+    """Those of a thread: fresh memory for every segment would cost more than what is done in it."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Lane, _Workspace] = {}
+
+    def of(self, lane: Lane) -> _Workspace:
+        if lane not in self.kept:
+            self.kept[lane] = _Workspace(
+                *(_aligned(cpu_stats.BLOCK, dtype) for dtype in (lane.code, np.uint8, np.uint8))
+            )
+        return self.kept[lane]
 
 
-def _workspace(lane: Lane) -> _Workspace:
-    """The workspace of this thread: fresh memory for every segment would cost more than what is done in it."""
-    spaces: dict[Lane, _Workspace] = _kept.__dict__.setdefault("spaces", {})
-    if lane not in spaces:
-        block, sums = cpu_stats.BLOCK, (cpu_stats.WORST + 1) * cpu_stats.COLUMNS
-        sizes = ((block, lane.code), (block, np.uint8), (block, np.uint8), (sums, np.float64))
-        spaces[lane] = _Workspace(*(_aligned(size, dtype) for size, dtype in sizes))
-    return spaces[lane]
+_workspaces = _Workspaces()
 
 
 def _aligned(size: int, dtype: DTypeLike) -> NDArray[Any]:

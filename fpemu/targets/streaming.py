@@ -21,6 +21,8 @@ STRIP = 1 << 12  # bytes
 def whole_strips(out: np.ndarray[Any, Any]) -> tuple[int, int]:
     """``[start, stop)`` of what can be written in strips of a flat array: from the beginning of a line, whole strips."""
     line, strip = LINE // out.itemsize, STRIP // out.itemsize
+    if out.ctypes.data % out.itemsize:  # no element begins at a line
+        return 0, 0
     start = min(-(out.ctypes.data // out.itemsize) % line, out.size)
     return start, start + (out.size - start) // strip * strip
 

@@ -67,13 +67,18 @@ def map_parts(work: Callable[[Item], Result], items: list[Item]) -> list[Result]
     return list(_pool(count, os.getpid()).map(work, items))
 
 
+def useful_threads(elements: int) -> int:
+    """How many threads so many elements are worth."""
+    return get_threads() if elements >= PARALLEL_FROM else 1
+
+
 def run_parts(work: Callable[[int, int], None], size: int, unit: int = 64, elements: int | None = None) -> None:
     """Call ``work(start, stop)`` over the whole range, in threads where that is faster.
 
     ``elements``: how many there are, where the range counts something else.
     """
-    count = get_threads()
-    if (size if elements is None else elements) < PARALLEL_FROM or count == 1:
+    count = useful_threads(size if elements is None else elements)
+    if count == 1:
         work(0, size)
         return
     pool = _pool(count, os.getpid())

@@ -27,7 +27,7 @@ def boxes(shape: tuple[int, ...], most: int) -> Iterator[Box]:
         return
     # All of what is inside fits, and some of this axis.
     axis -= 1
-    step, first = max(most // inner, 1), 0
+    step, first = most // inner, 0
     for outer in np.ndindex(shape[:axis]):
         for start in range(0, shape[axis], step):
             yield first + start * inner, (*outer, slice(start, start + step))

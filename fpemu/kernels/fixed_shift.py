@@ -2,7 +2,7 @@
 
 The general way (encode.py, rounding.py) discards a number of bits that varies from value to value.  Here it is fixed
 for normal results, which costs half the instructions; subnormal ones, whose binade is known too, are left to float
-operations that are exact, or round as they should.
+operations that are exact, or round as they should: to nearest even, in which a machine is unless it was told otherwise.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ import numpy as np
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.rounding import carry_out
 from fpemu.kernels.shift import left, right
-from fpemu.kernels.spec import FIXED_AND_FLOAT, STOCHASTIC
+from fpemu.kernels.spec import SHIFT_FIXED_OR_FLOAT, STOCHASTIC
 
 
 @kernel
-def round_fixed(magnitude, word, spec, plan):
+def round_fixed_shift(magnitude, word, spec, plan):
     """The magnitude code, unbounded above, of magnitude bits."""
     U = type(magnitude)
     one, last = U(1), plan.source_sign
@@ -31,7 +31,7 @@ def round_fixed(magnitude, word, spec, plan):
     rebias = left(U(spec.emin - one), trailing, last)
     code = right(U(U(magnitude - rebias) + added), spec.shift, last)
 
-    if plan.fixed == FIXED_AND_FLOAT:
+    if plan.fixed_shift == SHIFT_FIXED_OR_FLOAT:
         smallest_normal = left(spec.emin, trailing, last)
         if plan.rounding == STOCHASTIC:
             subnormal = _subnormal_with_word(U(min(magnitude, smallest_normal)), word, spec, plan)
@@ -60,16 +60,17 @@ def _subnormal_nearest(magnitude, spec, plan):
 
 @kernel
 def _subnormal_with_word(magnitude, word, spec, plan):
-    """The same, stochastic: up where floor(v 2^32) + R >= 2^32 for the fraction v of a spacing (32-bit lanes).
+    """The same, stochastic: up where floor(v 2^32) + R >= 2^32 for the fraction v of a spacing.
 
-    Scaled by a power of two, the value has its whole spacings before the point; they, the fraction, and the first 32
-    bits of that are exact (and would be if the first product and the difference were contracted).  A value that is
-    subnormal in the lane has none of these bits, whether the machine takes it as it is or for zero.
+    (``encode_plan`` asks this of 32-bit lanes only.)  Scaled by a power of two, the value has its whole spacings before
+    the point; they, the fraction, and the first 32 bits of that are exact, and would be if the first product and the
+    difference were contracted.  A value that is subnormal in the lane has none of these bits, whether the machine takes
+    it as it is or for zero.
     """
     U = type(magnitude)
     # 2^-finest: biased exponents of the finest spacing and of its inverse add up to twice the bias.
-    scale = left(U(U(254 + 23) - U(spec.emin + spec.shift)), U(plan.source_trailing), plan.source_sign)
+    scale = left(U(U(2 * 127 + 23) - U(spec.emin + spec.shift)), U(23), 31)
     value = np.float32(np.uint32(magnitude).view(np.float32) * np.uint32(scale).view(np.float32))
     whole = np.int32(value)
     fraction = np.float32(np.float32(value - np.float32(whole)) * np.float32(2.0**32))
-    return U(U(whole) + carry_out(U(np.uint32(fraction)), U(word), plan.source_sign))
+    return U(U(whole) + carry_out(U(np.uint32(fraction)), U(word), 31))
