@@ -46,7 +46,11 @@ SUMS = {
     **dict.fromkeys(COUNTS, (2, 0, 0)),
 }
 KINDS, NONFINITE = len(COUNTS), COUNTS.index("nonfinite_out")
-FIRST_KIND, WORST = len(SUMS) - KINDS, len(SUMS)  # rows of the partial sums; after them the largest relative errors
+FIRST_KIND = len(SUMS) - KINDS
+# Partial sums lie in rows of COLUMNS, one for each of SUMS, and one for the largest relative errors.  The six that every
+# element is added to are spread over the 4096 bytes of a page: with rows that begin alike in their last 12 bits, one
+# placement in memory out of three made the loop up to four times as slow (loads mistaken for what was just stored).
+ROW, WORST = 424, 11  # floats from row to row; the row of the largest errors
 
 
 # ---- what is added up of a block ------------------------------------------------------------------------------------
@@ -110,22 +114,22 @@ def add_moments(x, results, finite, factors, partial):
                 error = error if np.abs(q) < np.inf else 0.0
                 q = q if np.abs(q) < np.inf else 0.0
             relative = np.abs(error) / (np.abs(v) if v != 0.0 else np.inf)
-            worst = partial[WORST * COLUMNS + j]
-            partial[WORST * COLUMNS + j] = relative if relative > worst else worst
+            worst = partial[WORST * ROW + j]
+            partial[WORST * ROW + j] = relative if relative > worst else worst
             if factors is not None:
                 v, q = v * factors[0] * factors[1], q * factors[2] * factors[3]
                 error = error * factors[4] * factors[5]
             partial[j] += v * v
-            partial[COLUMNS + j] += q * v
-            partial[2 * COLUMNS + j] += q * q
-            partial[3 * COLUMNS + j] += error * error
-            partial[4 * COLUMNS + j] += error
+            partial[ROW + j] += q * v
+            partial[2 * ROW + j] += q * q
+            partial[3 * ROW + j] += error * error
+            partial[4 * ROW + j] += error
 
 
 @njit
 def add_energy(x, kinds, bit, factors, partial):
     """Add the squares of the elements of one kind."""
-    total = partial[(FIRST_KIND + bit) * COLUMNS : (FIRST_KIND + bit + 1) * COLUMNS]
+    total = partial[(FIRST_KIND + bit) * ROW : (FIRST_KIND + bit) * ROW + COLUMNS]
     for start in range(0, x.size, COLUMNS):
         x_row, kind_row = x[start : start + COLUMNS], kinds[start : start + COLUMNS]
         for j in range(x_row.size):
@@ -139,7 +143,7 @@ def add_energy(x, kinds, bit, factors, partial):
 def close_columns(partial, sums):
     """Add up the columns, and begin anew."""
     for row in range(sums.size):
-        for j in range(row * COLUMNS, (row + 1) * COLUMNS):
+        for j in range(row * ROW, row * ROW + COLUMNS):
             sums[row] += partial[j]
             partial[j] = 0.0
 
@@ -163,8 +167,7 @@ def loss_driver(plan: Plan, lane: Lane, frozen: Stages | None = None) -> Driver:
         was subnormal in the source, and is not *newly* subnormal).
     finite: whether all inputs are.
     work: for the results of a block, what became of each element (bit k: COUNTS[k]; a NaN or infinity is of no kind),
-        its code's low byte; and the partial sums, flat, one row of COLUMNS for each of SUMS, and one for the largest
-        relative error of a non-zero x.
+        its code's low byte; and the partial sums, flat.
     units, sums, counts: a row for each block.  In 64-bit lanes each block has units of its own, in 32-bit lanes none,
         and all is in the sums of the last.
     used: 256 marks for the codes, or empty.

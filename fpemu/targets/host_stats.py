@@ -33,7 +33,7 @@ from fpemu.targets.streaming import LINE
 from fpemu.targets.threads import map_parts
 from fpemu.targets.walk import boxes, flat, is_plain
 
-SEGMENT = 16 * cpu_stats.BLOCK  # what one thread takes at a time
+SEGMENT = 32 * cpu_stats.BLOCK  # what one thread takes at a time
 Units = tuple[int, int, int]  # exponents that inputs, results and errors are divided by before they are squared
 NO_UNITS: Units = (0, 0, 0)
 
@@ -150,7 +150,8 @@ def _segment(
 def _cast_segment(x: Bits, one: CastPass, key: np.uint64, first: int, finite: bool, factor: float) -> FormatPart:
     """One format's statistics of a segment."""
     blocks, work = -(-x.size // cpu_stats.BLOCK), _workspaces.of(one.lane)
-    partial = _aligned((cpu_stats.WORST + 1) * cpu_stats.COLUMNS, np.float64)
+    partial = _aligned((cpu_stats.WORST + 1) * cpu_stats.ROW, np.float64)
+    worst = partial[cpu_stats.WORST * cpu_stats.ROW :]
     units, sums = np.zeros((blocks, 3), np.int64), np.zeros((blocks, len(cpu_stats.SUMS)))
     counts = np.zeros((blocks, len(cpu_stats.COUNTS)), np.int64)
     used = np.zeros(256 if one.cast.format.bits <= 8 else 0, np.uint8)
@@ -160,7 +161,7 @@ def _cast_segment(x: Bits, one: CastPass, key: np.uint64, first: int, finite: bo
     )  # fmt: skip
     sums[:, list(cpu_stats.SUMS).index("error")] /= factor  # in units of x
     rows = [(row, (a, b, c)) for row, (a, b, c) in zip(sums, units.tolist(), strict=True)]
-    return FormatPart(rows, counts.sum(axis=0), float(partial[-cpu_stats.COLUMNS :].max()), used)
+    return FormatPart(rows, counts.sum(axis=0), float(worst.max()), used)
 
 
 class _Workspace(NamedTuple):
