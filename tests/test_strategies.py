@@ -66,6 +66,7 @@ LIES: dict[str, Callable[[Any, FloatFormat], bool]] = {
     "half of the smallest subnormal": about(lambda f: smallest(f) / 2),
     "largest finite": about(lambda f: reference.rung(reference.last_rung(f), f)),
     "overflow threshold": about(middle_beyond),
+    "beyond the largest finite": lambda x, f: Fraction(float(x)) > reference.rung(reference.last_rung(f), f),
     "below a power of two": lambda x, format: any(y > x and math.frexp(float(y))[0] == 0.5 for y in beside(x)),
     "zero": lambda x, format: bool(x == 0),
     "extreme of the dtype": lambda x, format: bool(

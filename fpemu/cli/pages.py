@@ -17,6 +17,7 @@ import numpy as np
 from click.testing import CliRunner
 
 from fpemu.cli import main
+from fpemu.cli.check import COUNTEREXAMPLE
 from fpemu.io import writing_whole
 
 PAGE = Path(__file__).with_name("README.md")
@@ -24,6 +25,7 @@ EXAMPLES = {
     "formats": ("fpemu formats e4m3",),
     "explain": ("fpemu explain 0.3 e4m3", "fpemu explain -464 e4m3 --all-roundings"),
     "inspect": ("fpemu inspect gradients.npz",),
+    "check": ("fpemu check mine:to_fp8 --to e4m3",),
 }
 
 
@@ -35,6 +37,17 @@ def save_gradients() -> None:
     np.savez("gradients.npz", weight=weight.astype(np.float32), activation=activation.astype(np.float32))
 
 
+MODULE = """\
+import numpy as np
+
+import fpemu
+
+
+def to_fp8(x):
+    return fpemu.encode(x.astype(np.float16), "e4m3")  # through float16: rounded twice
+"""
+
+
 def page() -> str:
     """The whole page."""
     return "\n\n".join(_parts()) + "\n"
@@ -44,9 +57,11 @@ def _parts() -> Iterator[str]:
     yield "# The command line"
     yield "Made by `python -m fpemu.cli.pages`, from what the commands print. `gradients.npz` is made by"
     yield f"```python\n{getsource(save_gradients)}```"
+    yield f"and `mine.py` is\n\n```python\n{MODULE}```"
     yield _shown("fpemu --help")
     with TemporaryDirectory() as folder, chdir(folder):
         save_gradients()
+        Path("mine.py").write_text(MODULE)
         for name in main.commands:
             yield f"## {name}"
             for line in (f"fpemu {name} --help", *EXAMPLES[name]):
@@ -56,7 +71,7 @@ def _parts() -> Iterator[str]:
 def _shown(line: str) -> str:
     """A command line and what it prints."""
     result = CliRunner().invoke(main, shlex.split(line)[1:], prog_name="fpemu")
-    if result.exit_code:
+    if result.exit_code not in (0, COUNTEREXAMPLE):
         raise RuntimeError(f"{line} ended with exit code {result.exit_code}: {result.output}")
     text = "\n".join(row.rstrip() for row in result.output.rstrip().splitlines())
     return f"```console\n$ {line}\n{text}\n```"

@@ -66,6 +66,11 @@ def _powers(format: FloatFormat) -> Points:
     return np.ldexp(1.0, np.arange(max(format.finest_exponent, -1073), min(format.emax + 2, 1024)))
 
 
+def _far(format: FloatFormat) -> Points:
+    """What comes next, and powers of two from there on."""
+    return np.append(_beyond(format), np.ldexp(1.0, np.arange(format.emax + 1, min(format.emax + 40, 1024))))
+
+
 # ---- the regions ------------------------------------------------------------------------------------------------------
 NEIGHBOURS, AT, BELOW = (-2, -1, 1, 2), (-2, -1, 0, 1, 2), (-1, -2)
 
@@ -80,6 +85,7 @@ _AROUND: dict[str, tuple[Callable[[FloatFormat], Any], tuple[int, ...]]] = {
     "half of the smallest subnormal": (lambda format: format.smallest_subnormal / 2, AT),
     "largest finite": (lambda format: format.max, AT),
     "overflow threshold": (lambda format: (format.max + _beyond(format)) / 2, AT),
+    "beyond the largest finite": (_far, (0,)),
     "below a power of two": (_powers, BELOW),
 }
 

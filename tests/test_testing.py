@@ -1,0 +1,387 @@
+"""Does check_conversion find faults planted in conversions, name them, and accept those that are right?"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from implementations import JIT
+
+import fpemu as fp
+from fpemu import FORMATS, Cast, NaN, Overflow, Rounding, Subnormals, reference
+from fpemu.cli import main
+from fpemu.testing import (
+    NotAConversion,
+    assert_conversion,
+    check_conversion,
+    check_roundtrip,
+    check_stochastic,
+)
+
+Array = np.ndarray[Any, Any]
+compiled = pytest.mark.skipif(not JIT, reason="takes too long without the compiler")
+pytestmark = compiled
+
+
+# ---- conversions with a fault each -----------------------------------------------------------------------------------
+def to_e4m3(**policies: Any) -> Callable[[Array], Array]:
+    return lambda x: fp.encode(x, "e4m3", **policies)
+
+
+def ties_to_zero(x: Array) -> Array:
+    """Exactly at a tie the neighbour nearer to zero, everywhere else the nearest."""
+    low, high = (fp.quantize(x, "e4m3", rounding=mode, overflow="saturate") for mode in ("toward-zero", "nearest-away"))
+    nearest = fp.quantize(x, "e4m3")
+    with np.errstate(invalid="ignore"):
+        tie = (np.abs(x) <= 448) & (low != high) & (x - low == high - x)
+    return np.where(tie, low, nearest)
+
+
+def loses_negative_zero(x: Array) -> Array:
+    codes = fp.encode(x, "e4m3")
+    codes[codes == 0x80] = 0
+    return codes
+
+
+def off_grid(x: Array) -> Array:
+    """Values that E4M3 does not have."""
+    values = fp.quantize(x, "e4m3")
+    return np.where(np.abs(values) >= 1, values * np.float32(1.03125), values)
+
+
+def drops_nan(x: Array) -> Array:
+    return np.where(np.isnan(x), np.float32(448), fp.quantize(x, "e4m3"))
+
+
+def overflows_too_soon(x: Array) -> Array:
+    """NaN from 448 on, where 464 still becomes 448."""
+    return np.where(np.abs(x) > 448, np.float32(np.nan), fp.quantize(x, "e4m3"))
+
+
+def not_monotone(x: Array) -> Array:
+    """Neighbours taken by the last bit of the input: each a neighbour, in no order."""
+    low, high = fp.quantize(x, "e4m3", rounding="down"), fp.quantize(x, "e4m3", rounding="up")
+    odd = (x.view(np.uint32) & np.uint32(1)).astype(bool)
+    kept = (low == high) | ~(np.abs(x) < 448)
+    return np.where(kept, fp.quantize(x, "e4m3"), np.where(odd, high, low))
+
+
+PLANTED: dict[str, tuple[Callable[[Array], Array], str, str]] = {
+    "ties away": (to_e4m3(rounding="nearest-away"), "float32", "ties away"),
+    "ties to zero": (ties_to_zero, "float32", "ties to zero"),
+    "double rounding": (lambda x: fp.encode(x.astype(np.float32), "e4m3"), "float64", "double rounding"),
+    "flushes": (to_e4m3(subnormals="flush-output"), "float32", "flushes subnormals"),
+    "threshold": (overflows_too_soon, "float32", "wrong overflow threshold"),
+    "-0": (loses_negative_zero, "float32", "loses -0"),
+    "off grid": (off_grid, "float32", "off-grid result"),
+    "NaN": (drops_nan, "float32", "NaN dropped"),
+    "order": (not_monotone, "float32", "not monotone"),
+    "saturates": (to_e4m3(overflow="saturate"), "float32", "wrong overflow result"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_faults_are_found_and_named(name: str) -> None:
+    function, source, fault = PLANTED[name]
+    report = check_conversion(function, source, "e4m3")
+    assert not report.conforms and not report
+    assert report.fault == fault, report.faults
+    assert 0 < report.failing <= report.tried
+    example = report.counterexample
+    assert example is not None and example.kind in (fault, "wrong neighbour", "wrong value")
+    assert example.right == reference.value(example.code, "e4m3") or math.isnan(float(example.right))
+    assert fault in str(report) and "example" in str(report)
+
+
+IMPLEMENTED = [
+    ({"rounding": "nearest-away"}, "float32"),
+    ({"rounding": "toward-zero"}, "float32"),
+    ({"rounding": "to-odd"}, "float32"),
+    ({"overflow": "saturate"}, "float32"),
+    ({"subnormals": "flush-output-before"}, "float32"),
+    ({"subnormals": "round-to-min", "rounding": "up"}, "float32"),
+    ({"via": "float32"}, "float64"),
+    ({"via": "float16"}, "float32"),
+]
+
+
+@pytest.mark.parametrize(("policies", "source"), IMPLEMENTED, ids=str)
+def test_the_policy_that_fits_is_named(policies: dict[str, Any], source: str) -> None:
+    report = check_conversion(to_e4m3(**policies), source, "e4m3")
+    assert report.implements == Cast("e4m3", **policies)
+
+
+def test_counterexamples_are_simple_and_told_bit_by_bit() -> None:
+    report = check_conversion(to_e4m3(rounding="nearest-away"), "float32", "e4m3")
+    assert report.counterexample is not None
+    assert report.counterexample.x == Fraction(1, 1024)  # half of the smallest subnormal
+    assert "guard 1, sticky 0" in report.explanation and "0 (0x00) and 0.001953125 (0x01)" in report.explanation
+    saturating = check_conversion(to_e4m3(overflow="saturate"), "float32", "e4m3").counterexample
+    assert saturating is not None and saturating.x == 1024  # 512 is near the threshold
+
+
+RIGHT = [
+    ("float32", "e4m3", {}),
+    ("float64", "e4m3", {"rounding": "up", "overflow": "propagate"}),
+    ("float32", "fp16", {"subnormals": "flush-input"}),
+    ("float64", "bf16", {"rounding": "to-odd"}),
+    ("float16", "e5m2", {"overflow": "saturate"}),
+    ("bfloat16", "e4m3", {}),
+    ("float8_e5m2", "e4m3", {"rounding": "toward-zero"}),
+    ("float32", "e2m1", {}),
+    ("float32", "e8m0", {}),
+    ("float64", "tf32", {}),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "policies"), RIGHT, ids=str)
+def test_right_conversions_are_accepted(source: str, target: str, policies: dict[str, Any]) -> None:
+    """As codes, as values, and one element at a time."""
+    format = FORMATS["float16" if source == "float64" else source]
+
+    def codes(x: Array) -> Array:
+        if source in ("float16", "float32", "float64"):
+            return fp.encode(x, target, **policies)
+        return fp.cast(fp.encode(x, format), target, format, **policies)
+
+    def values(x: Array) -> Array:
+        return fp.decode(codes(x), target)
+
+    for function in (codes, values):
+        report = check_conversion(function, source, target, **policies)
+        assert report.conforms and report.fault is None and report.implements is None, str(report)
+        assert report.exhaustive == (source not in ("float32", "float64"))
+        assert report.tried > 60_000 or report.exhaustive
+
+
+def test_scalar_functions_are_called_for_each_element() -> None:
+    def scalar(x: np.float16) -> int:
+        if np.ndim(x):
+            raise TypeError("one at a time")
+        return int(codes[np.asarray(x).view(np.uint16)])
+
+    codes = fp.encode(np.arange(1 << 16, dtype=np.uint16).view(np.float16), "e5m2")
+    report = check_conversion(scalar, "float16", "e5m2")
+    assert report.conforms and report.tried == 1 << 16
+
+
+def test_functions_of_codes_and_of_ml_dtypes() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    assert check_conversion(lambda codes: fp.cast(codes, "e4m3", "bf16"), "bf16", "e4m3", takes="codes")
+    with np.errstate(all="ignore"):
+        assert check_conversion(lambda x: x.astype(ml_dtypes.float8_e4m3fn), "bf16", "e4m3", takes="ml_dtypes")
+
+
+def test_ml_dtypes_rounds_float64_twice() -> None:
+    """A fault of a real library (jax-ml/ml_dtypes 401), and the policy that describes it."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    report = check_conversion(lambda x: x.astype(ml_dtypes.float8_e4m3fn), "float64", "e4m3")
+    if report.conforms:
+        pytest.skip("this ml_dtypes rounds once")
+    assert report.fault == "double rounding"
+    assert report.implements == Cast("e4m3", via="float32")
+
+
+@pytest.mark.exhaustive
+def test_all_float32_inputs() -> None:
+    report = check_conversion(to_e4m3(), "float32", "e4m3", exhaustive=True)
+    assert (report.conforms, report.tried, report.exhaustive) == (True, 1 << 32, True)
+
+
+def test_assert_conversion_raises_the_report() -> None:
+    assert_conversion(to_e4m3(), "float16", "e4m3")
+    with pytest.raises(AssertionError, match="ties away"):
+        assert_conversion(to_e4m3(rounding="nearest-away"), "float16", "e4m3")
+
+
+def test_data_is_json() -> None:
+    text = json.dumps(check_conversion(to_e4m3(rounding="nearest-away"), "float16", "e4m3").data())
+    assert json.loads(text)["fault"] == "ties away"
+    assert json.loads(text)["implements"] == "float8_e4m3fn, nearest-away, overflow ieee"
+
+
+def _raises(x: Array) -> Array:
+    raise RuntimeError("no GPU")
+
+
+@pytest.mark.parametrize(
+    ("function", "more", "error", "message"),
+    [
+        (3, {}, TypeError, "function must be callable, not int"),
+        (_raises, {}, NotAConversion, "raised RuntimeError .*: no GPU"),
+        (lambda x: x > 0, {}, NotAConversion, "returns bool: neither codes"),
+        (lambda x: fp.encode(x, "fp16"), {}, NotAConversion, "are no codes: float8_e4m3fn has codes 0 to 0xff"),
+        (to_e4m3(), {"rounding": "stochastic"}, ValueError, "check_stochastic takes it"),
+        (to_e4m3(), {"rounding": "nearest"}, ValueError, "unknown rounding 'nearest'"),
+        (to_e4m3(), {"takes": "tensors"}, ValueError, "takes must be one of values, codes, ml_dtypes"),
+        (to_e4m3(), {"source": "tfloat32"}, ValueError, "float64, float32 or a format of at most 16 bits"),
+        (to_e4m3(), {"source": "float64", "exhaustive": True}, ValueError, r"2\*\*64 inputs"),
+    ],
+)
+def test_bad_input_is_told_what_is_valid(
+    function: Any, more: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        check_conversion(function, **{"source": "float32", "target": "e4m3", **more})
+
+
+# ---- stochastic ------------------------------------------------------------------------------------------------------
+def drawing(target: str = "e4m3", seed: int = 1, **policies: Any) -> Callable[[Array], Array]:
+    """A conversion that draws anew at each call."""
+    rng = np.random.default_rng(seed)
+    return lambda x: fp.encode(x, target, rounding="stochastic", seed=int(rng.integers(2**62)), **policies)
+
+
+@pytest.mark.parametrize("target", ["e4m3", "fp16", "e5m2", "binary8p3se", "e2m1"])
+@pytest.mark.parametrize("policies", [{}, {"random_bits": 3}, {"random_bits": 2, "stochastic": "B"}], ids=str)
+def test_right_stochastic_conversions_are_accepted(target: str, policies: dict[str, Any]) -> None:
+    for overflow in ("ieee", "saturate"):
+        report = check_stochastic(drawing(target, overflow=overflow, **policies), "float32", target, draws=1 << 14,
+                                  overflow=overflow, **policies)  # fmt: skip
+        assert report.conforms and report.fault is None, str(report)
+        assert len(report.chances) > 20
+
+
+def _never_below(x: Array) -> Array:
+    """Never up below the smallest subnormal: chop, and apytypes below half of it."""
+    return np.where(np.abs(x) < 2.0**-9, np.float32(0), fp.decode(_SOME(x), "e4m3"))
+
+
+def _moves_exact(x: Array) -> Array:
+    codes = _SOME(x)
+    return codes + (fp.decode(codes, "e4m3") == x).astype(np.uint8)
+
+
+_SOME = drawing(seed=2)
+FAULTY = {
+    "never below": (_never_below, "wrong in stochastic probability"),
+    "nearest": (to_e4m3(), "wrong in stochastic probability"),
+    "too few bits": (drawing(random_bits=1), "wrong in stochastic probability"),
+    "moves exact values": (_moves_exact, "moves exact values"),
+    "off the grid": (lambda x: fp.decode(_SOME(x), "e4m3") * np.float32(1.001), "off-grid result"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_faults_of_stochastic_conversions_are_found(name: str) -> None:
+    function, fault = FAULTY[name]
+    report = check_stochastic(function, "float32", "e4m3", draws=1 << 14)
+    assert not report.conforms and not report
+    assert report.fault == fault, str(report)
+    assert report.counterexample is not None and fault in str(report)
+
+
+def test_a_bias_too_small_for_any_one_input_shows_in_the_mean() -> None:
+    """Up too often by 1/64 of the way: some 2 sigma for each of the inputs, and far too much for all of them."""
+    rng = np.random.default_rng(3)
+
+    def biased(x: Array) -> Array:
+        up = fp.encode(x, "e4m3", rounding="up")
+        codes = fp.encode(x, "e4m3", rounding="stochastic", seed=int(rng.integers(2**62)))
+        return np.where(rng.random(x.shape) < 1 / 64, up, codes)
+
+    report = check_stochastic(biased, "float32", "e4m3", draws=1 << 12)
+    assert not report.conforms and report.bias > 0 and report.bias_sigmas > 6
+
+
+def test_bad_stochastic_input() -> None:
+    with pytest.raises(ValueError, match="draws must be an int of at least 64, not 3"):
+        check_stochastic(drawing(), draws=3)
+    with pytest.raises(ValueError, match="tried from float16, float32 and float64, not bfloat16"):
+        check_stochastic(drawing(), "bf16")
+
+
+# ---- round trips -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["e4m3", "e5m2fnuz", "float16", "binary8p3se", "e2m1"])
+def test_round_trips(name: str) -> None:
+    def decoder(codes: Array) -> Array:
+        return fp.decode(codes, name)
+
+    def encoder(values: Array) -> Array:
+        return fp.encode(values, name)
+
+    report = check_roundtrip(decoder, encoder, name)
+    assert report.conforms and report.exhaustive and report.tried == 1 << FORMATS[name].bits
+    doubled = check_roundtrip(lambda codes: 2 * decoder(codes), encoder, name)
+    assert doubled.fault == "wrong value" and not doubled.conforms
+    away = check_roundtrip(decoder, lambda values: encoder(values) ^ (encoder(values) == 3), name)
+    assert (away.fault, away.failing) == ("code changes", 1)
+    assert away.counterexample is not None and away.counterexample.code == 3
+
+
+def test_round_trips_of_wide_formats_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 16 bits, not of float32"):
+        check_roundtrip(lambda c: c, lambda v: v, "float32")
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+MODULE = """
+import numpy as np, fpemu as fp
+def right(x): return fp.encode(x, "e4m3")
+def away(x): return fp.encode(x, "e4m3", rounding="nearest-away")
+def broken(x): raise RuntimeError("no GPU")
+rng = np.random.default_rng(0)
+def drawn(x): return fp.encode(x, "e4m3", rounding="stochastic", seed=int(rng.integers(2**62)))
+number = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"conversions_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    return name
+
+
+def command(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, ["check", *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_command_has_an_exit_code_for_each_outcome(module: str) -> None:
+    code, out, _ = command(f"{module}:right", "--to", "e4m3")
+    assert code == 0 and "conforms" in out
+    code, out, _ = command(f"{module}:away", "--to", "e4m3", "--from", "float16")
+    assert code == 1 and "ties away" in out and "fits     float8_e4m3fn, nearest-away" in out
+    code, out, _ = command(f"{module}:away", "--to", "e4m3", "--rounding", "nearest-away")
+    assert code == 0
+    code, out, _ = command(f"{module}:away", "--to", "e4m3", "--json")
+    assert code == 1 and json.loads(out)["fault"] == "ties away"
+    code, out, _ = command(f"{module}:drawn", "--to", "e4m3", "--rounding", "stochastic")
+    assert code == 0 and "draws" in out
+    code, out, _ = command(f"{module}:right", "--to", "e4m3", "--rounding", "stochastic", "--json")
+    assert code == 1 and json.loads(out)["fault"] == "wrong in stochastic probability"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing", "--to", "e4m3"], "write MODULE:FUNCTION"),
+        (["no_such_module_here:f", "--to", "e4m3"], "cannot be imported: ModuleNotFoundError"),
+        (["{module}:absent", "--to", "e4m3"], "has no absent"),
+        (["{module}:number", "--to", "e4m3"], "is no function but int"),
+        (["{module}:broken", "--to", "e4m3"], "raised RuntimeError"),
+        (["{module}:right", "--to", "e4m3", "--from", "e9m9"], "unknown format"),
+        (["{module}:right", "--to", "e9m9"], "unknown format"),
+        (["{module}:right"], "--to"),
+    ],
+)
+def test_what_cannot_be_run_is_exit_code_2(module: str, arguments: list[str], message: str) -> None:
+    code, out, err = command(*(argument.format(module=module) for argument in arguments))
+    assert code == 2 and message in err and not out
+    assert "Traceback" not in err
+
+
+def test_policies_are_enums_of_the_library() -> None:
+    """The options of the command are those of the library, so that none is forgotten."""
+    help_text = CliRunner().invoke(main, ["check", "--help"], terminal_width=200).stdout
+    for policy in (Rounding, Overflow, Subnormals, NaN):
+        assert all(member.value in help_text for member in policy)
