@@ -54,7 +54,7 @@ SCANNED: dict[Source, Lane] = {FLOAT32: LANE32, LANE64: LANE64}  # those whose N
 FREEZE_FROM = 1 << 20
 
 # Conversions that read and write as many bytes write past the cache (benchmarks/threshold.py measures the crossing).
-STREAM_FROM = 40 << 20
+STREAM_FROM = 96 << 20
 
 
 class Step(NamedTuple):
