@@ -132,7 +132,7 @@ def _cast_pass(cast: Cast, source: Source, scale: Scale, freeze: bool) -> CastPa
 def _segment(
     piece: Bits, source: Source, passes: Sequence[CastPass], factor: float, key: np.uint64, first: int
 ) -> Part:
-    """Statistics of one segment, block by block, each block for every format while it is in the cache."""
+    """Statistics of one segment: its histogram, then one format after another."""
     own = LANE32 if isinstance(source, FloatFormat) and decodes_in(source, LANE32) else LANE64
     views = {own: _in_lane(piece, source, own)}
     histogram = _histogram(views[own], own)
