@@ -11,7 +11,7 @@ import numpy as np
 import fpemu as fp
 from benchmarks.timing import Run
 from benchmarks.works import BITS, MAIN, Array, Work
-from fpemu.targets import host
+from fpemu.targets import chain, host
 
 
 def in_threads(threads: int, call: Callable[[], Any]) -> Callable[[], Any]:
@@ -48,7 +48,7 @@ def decode(work: Work, x: Array, threads: int) -> Run:
 
 def encode_at_run_time(work: Work, x: Array, threads: int) -> Run:
     """The kernels that take the format as run-time numbers: those of small arrays, and of a format's first use."""
-    steps = host.encode_steps(host.SOURCES[x.dtype], work.cast, False)
+    steps = host.encode_steps(chain.SOURCES[x.dtype], work.cast, False)
     out = np.empty(x.shape, work.writes)
     return _writing(out, threads, partial(host.convert, steps, x.view(BITS[x.itemsize]), out, 0, 0))
 

@@ -3,12 +3,16 @@
 Inputs are float16, float32, float64 (each rounded once, never through a narrower format), Python floats and lists of
 them, and arrays of ml_dtypes where that package is installed; of any shape, stride and byte order, read-only, empty
 or 0-d.  Integers, longdouble, complex and object inputs are a TypeError.
+
+Arrays on a CUDA GPU (torch, CuPy, Numba, and others with ``__cuda_array_interface__``) are converted there, on their own
+stream, and give arrays of their own kind on the same GPU, with the same bits; torch's bfloat16 and FP8 dtypes are
+taken too.  That needs the extra ``cuda`` (numba-cuda).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial, wraps
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,13 +20,16 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fpemu.formats import FORMATS, FloatFormat, as_format
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
+from fpemu.targets.dispatch import on_device
 
 if TYPE_CHECKING:
-    from fpemu.targets.host import Source, Step
+    from fpemu.targets.chain import Passes, Source
+    from fpemu.targets.host import Step
 
 Codes = NDArray[np.unsignedinteger[Any]]
 Values = NDArray[np.floating[Any]]
 FormatLike = Cast | FloatFormat | str
+SourceType = np.dtype[Any] | FloatFormat  # of inputs: a NumPy dtype, or the format of a dtype NumPy does not have
 
 
 def encode(
@@ -63,7 +70,8 @@ def encode(
     """
     array = x if type(x) is np.ndarray else _as_array(x)
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    return _convert(_encoding(array.dtype, format, policies), array, out, seed, offset)
+    result: Codes = _convert(_encoding(type(array), array.dtype, format, policies), array, out, seed, offset)
+    return result
 
 
 def quantize(
@@ -96,7 +104,8 @@ def quantize(
     """
     array = x if type(x) is np.ndarray else _as_array(x)
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    return _convert(_quantizing(array.dtype, format, policies, dtype), array, out, seed, offset)
+    result: Values = _convert(_quantizing(type(array), array.dtype, format, policies, dtype), array, out, seed, offset)
+    return result
 
 
 def decode(
@@ -120,8 +129,9 @@ def decode(
     TypeError: codes that are not integers.
     ValueError: codes beyond the format's width; a dtype that cannot hold every finite value of the format.
     """
-    bits, source = codes_of(codes, format)
-    return _convert(_decoding(source, dtype), bits, out, 0, 0)
+    bits, source = _codes(codes, format)
+    result: Values = _convert(_decoding(type(bits), source, dtype), bits, out, 0, 0)
+    return result
 
 
 def cast(
@@ -145,9 +155,10 @@ def cast(
     ``source`` may be left out for ml_dtypes arrays.  A source with finite values that float64 cannot hold is a
     ValueError.
     """
-    bits, from_format = codes_of(codes, source)
+    bits, from_format = _codes(codes, source)
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    return _convert(_casting(from_format, target, policies), bits, out, seed, offset)
+    result: Codes = _convert(_casting(type(bits), from_format, target, policies), bits, out, seed, offset)
+    return result
 
 
 # ---- what is worked out once for a combination of arguments ---------------------------------------------------------
@@ -167,9 +178,9 @@ class Conversion(NamedTuple):
     source: Source
     bits: np.dtype[Any]  # the input is viewed as
     dtype: np.dtype[Any]  # of the result
-    steps: Callable[[bool], tuple[Step, ...]]  # of large arrays (True: with frozen kernels) and others
+    passes: Passes
     refuses_nan: Cast | None  # the cast whose policy it is to raise
-    small: tuple[Step, ...]
+    small: tuple[Step, ...]  # the passes of small arrays on the host
 
 
 def _cached(function: Callable[..., Conversion]) -> Callable[..., Conversion]:
@@ -187,60 +198,67 @@ def _cached(function: Callable[..., Conversion]) -> Callable[..., Conversion]:
 
 
 def _conversion(
-    source: Source, bits: np.dtype[Any], dtype: np.dtype[Any], to: Cast, steps: Callable[[bool], tuple[Step, ...]]
+    place: type, source: Source, bits: np.dtype[Any], dtype: np.dtype[Any], to: Cast | None, passes: Passes
 ) -> Conversion:
-    refusing = next((one for one in (to.via, to) if one is not None and one.raises_on_nan), None)
-    return Conversion(source, bits, dtype, steps, refusing, steps(False))
+    from fpemu.targets import host
+
+    casts = () if to is None else (to.via, to)
+    refusing = next((one for one in casts if one is not None and one.raises_on_nan), None)
+    small = host.steps_of(passes, False) if place is np.ndarray else ()
+    return Conversion(source, bits, dtype, passes, refusing, small)
 
 
 @_cached
-def _encoding(dtype: np.dtype[Any], format: FormatLike, policies: tuple[Any, ...]) -> Conversion:
-    from fpemu.targets import host
+def _encoding(place: type, dtype: SourceType, format: FormatLike, policies: tuple[Any, ...]) -> Conversion:
+    from fpemu.targets.chain import encode_passes
 
     to, (source, bits) = _cast_of(format, policies), _source_of(dtype)
-    return _conversion(source, bits, to.format.code_dtype, to, partial(host.encode_steps, source, to))
+    return _conversion(place, source, bits, to.format.code_dtype, to, encode_passes(source, to))
 
 
 @_cached
 def _quantizing(
-    dtype: np.dtype[Any], format: FormatLike, policies: tuple[Any, ...], wanted: DTypeLike | None
+    place: type, dtype: SourceType, format: FormatLike, policies: tuple[Any, ...], wanted: DTypeLike | None
 ) -> Conversion:
-    from fpemu.targets import host
+    from fpemu.targets.chain import quantize_passes
 
     to, (source, bits) = _cast_of(format, policies), _source_of(dtype)
     result = _value_dtype(wanted, source, to.format)
-    return _conversion(source, bits, result, to, partial(host.quantize_steps, source, to, result))
+    return _conversion(place, source, bits, result, to, quantize_passes(source, to, result))
 
 
 @_cached
-def _decoding(source: FloatFormat, wanted: DTypeLike | None) -> Conversion:
-    from fpemu.targets import host
+def _decoding(place: type, source: FloatFormat, wanted: DTypeLike | None) -> Conversion:
+    from fpemu.targets.chain import decode_passes
 
     result = np.dtype(wanted) if wanted is not None else source.value_dtype
     _check_dtype(result, source)
-    steps = partial(host.decode_steps, source, result)
-    return Conversion(source, source.code_dtype, result, steps, None, steps(False))
+    return _conversion(place, source, source.code_dtype, result, None, decode_passes(source, result))
 
 
 @_cached
-def _casting(source: FloatFormat, target: FormatLike, policies: tuple[Any, ...]) -> Conversion:
-    from fpemu.targets import host
+def _casting(place: type, source: FloatFormat, target: FormatLike, policies: tuple[Any, ...]) -> Conversion:
+    from fpemu.targets.chain import encode_passes
 
     to = _cast_of(target, policies)
     source.value_dtype  # noqa: B018  (raises where float64 cannot hold the values)
-    return _conversion(source, source.code_dtype, to.format.code_dtype, to, partial(host.encode_steps, source, to))
+    return _conversion(place, source, source.code_dtype, to.format.code_dtype, to, encode_passes(source, to))
 
 
 def _cast_of(format: FormatLike, policies: tuple[Any, ...]) -> Cast:
     return as_cast(format, **dict(zip(_POLICIES, policies, strict=True)))
 
 
-def _convert(to: Conversion, array: NDArray[Any], out: NDArray[Any] | None, seed: int, offset: int) -> NDArray[Any]:
-    """Run a conversion; a 0-d result is returned as a scalar, as NumPy's functions do."""
+def _convert(to: Conversion, array: Any, out: Any, seed: int, offset: int) -> Any:
+    """Run a conversion; a 0-d result on the host is returned as a scalar, as NumPy's functions do."""
     from fpemu.targets import host
 
     if type(seed) is not int or type(offset) is not int or seed >> 64 or offset >> 64:
         seed, offset = as_counter("seed", seed), as_counter("offset", offset)
+    if type(array) is not np.ndarray:
+        from fpemu.targets import device
+
+        return device.convert(to, array, out, seed, offset)
     bits = array.view(to.bits)
     if out is None:
         # In the order of the input; np.empty is the faster by a tenth of a small call.
@@ -248,8 +266,10 @@ def _convert(to: Conversion, array: NDArray[Any], out: NDArray[Any] | None, seed
     else:
         bits = _checked_output(out, bits, to.dtype)
     if to.refuses_nan is not None:
-        _check_nan(to.refuses_nan, bits, to.source)
-    steps = to.small if bits.size < host.FREEZE_FROM else to.steps(True)
+        index = host.first_nan(bits, to.source)
+        if index is not None:
+            raise nan_refused(to.refuses_nan, index, bits.shape)
+    steps = to.small if bits.size < host.FREEZE_FROM else host.steps_of(to.passes, True)
     host.convert(steps, bits, out.view(_UNSIGNED[out.itemsize]), seed, offset)
     return out if out.ndim else out[()]
 
@@ -263,31 +283,35 @@ def as_counter(name: str, number: Any) -> int:
 
 
 # ---- inputs and outputs ---------------------------------------------------------------------------------------------
-def bits_of(x: ArrayLike) -> tuple[Codes, Source]:
-    """The bits of floating-point values, and what they are codes of."""
+def bits_of(x: ArrayLike) -> tuple[Any, Source]:
+    """The bits of floating-point values, a NumPy or a device array, and what they are codes of."""
     array = x if type(x) is np.ndarray else _as_array(x)
     source, bits = _source_of(array.dtype)
     return array.view(bits), source
 
 
 @lru_cache(maxsize=256)
-def _source_of(dtype: np.dtype[Any]) -> tuple[Source, np.dtype[Any]]:
+def _source_of(dtype: SourceType) -> tuple[Source, np.dtype[Any]]:
     """What values of a dtype are codes of, and the dtype of their bits."""
-    from fpemu.targets.host import SOURCES
+    from fpemu.targets.chain import SOURCES
 
+    if isinstance(dtype, FloatFormat):
+        return dtype, dtype.code_dtype
     source = SOURCES.get(dtype if dtype.isnative else dtype.newbyteorder("=")) or ml_format(dtype)
     if source is None:
         raise TypeError(_no_float(dtype))
     return source, _UNSIGNED[dtype.itemsize].newbyteorder(dtype.byteorder)
 
 
-def _as_array(x: ArrayLike) -> NDArray[Any]:
+def _as_array(x: ArrayLike) -> Any:
+    """A NumPy array, or a device array for what lies on a GPU."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("masked arrays are not taken: fill the masked elements first, x.filled(value)")
     if isinstance(x, int) and not isinstance(x, bool):
         raise TypeError("an int is not taken as a value: write it as a float, or decode() it if it is a code")
-    if hasattr(x, "__cuda_array_interface__"):
-        raise TypeError("arrays on a GPU are not taken here: copy to the host first")
+    there = on_device(x)
+    if there is not None:
+        return there
     try:
         return np.asarray(x)
     except (TypeError, ValueError) as error:
@@ -328,17 +352,36 @@ def as_ml_dtype(codes: Codes, format: FloatFormat | str) -> NDArray[Any]:
     return bits.view(dtype)
 
 
+def _codes(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Any, FloatFormat]:
+    """``codes_of``, and the same of arrays on a GPU."""
+    there = None if type(codes) is np.ndarray else on_device(codes)
+    if there is None:
+        return codes_of(codes, format)
+    from fpemu.targets.device import checked_codes
+
+    own = there.dtype if isinstance(there.dtype, FloatFormat) else None
+    source = _format_of_codes(own, format)
+    return checked_codes(there, source), source
+
+
+def _format_of_codes(own: FloatFormat | None, format: FloatFormat | str | None) -> FloatFormat:
+    """The format of codes from that of their dtype, if it has one, and the one that is named, if any."""
+    if own is not None:
+        if format is not None and as_format(format) != own:
+            raise ValueError(f"the array holds codes of {own.name}, not of {as_format(format).name}")
+        return own
+    if format is None:
+        raise TypeError("format is needed: only ml_dtypes arrays and torch's FP8 and bfloat16 tensors bring their own")
+    return as_format(format)
+
+
 def codes_of(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Codes, FloatFormat]:
     """Codes in the dtype of their format, checked against its width."""
     array = codes if type(codes) is np.ndarray else _code_array(codes)
     own = ml_format(array.dtype)
+    source = _format_of_codes(own, format)
     if own is not None:
-        if format is not None and as_format(format) != own:
-            raise ValueError(f"the array holds codes of {own.name}, not of {as_format(format).name}")
         return array.view(_UNSIGNED[array.dtype.itemsize]), own
-    if format is None:
-        raise TypeError("format is needed: only ml_dtypes arrays bring their own")
-    source = as_format(format)
     if array.dtype.kind not in "iu" and not (array.size == 0 and array.dtype == np.float64):
         raise TypeError(
             f"codes of {source.name} are {source.code_dtype} integers, not {array.dtype}; encode() makes them"
@@ -353,6 +396,8 @@ def codes_of(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Codes,
 
 
 def _code_array(codes: ArrayLike) -> NDArray[Any]:
+    if on_device(codes) is not None:
+        raise TypeError("codes on a GPU are not taken here: copy them to the host first")
     try:
         return np.asarray(codes)
     except (TypeError, ValueError) as error:
@@ -404,15 +449,11 @@ def _checked_output(out: NDArray[Any], bits: Codes, dtype: np.dtype[Any]) -> Cod
     return bits if same else bits.copy()
 
 
-def _check_nan(cast: Cast, bits: Codes, source: Source) -> None:
-    """Raise before anything is written."""
-    from fpemu.targets import host
-
-    index = host.first_nan(bits, source)
-    if index is not None:
-        place = tuple(int(i) for i in np.unravel_index(index, bits.shape))
-        why = "its policy is to raise" if cast.format.has_nan else "it has no code for it"
-        raise ValueError(
-            f"NaN at index {place if bits.ndim != 1 else place[0]} cannot become {cast.format.name}: {why}; "
-            "name a policy: nan='max' or nan='zero'"
-        )
+def nan_refused(cast: Cast, index: int, shape: tuple[int, ...]) -> ValueError:
+    """The error for a NaN, at a C-order index, that a cast does not take."""
+    place = tuple(int(i) for i in np.unravel_index(index, shape))
+    why = "its policy is to raise" if cast.format.has_nan else "it has no code for it"
+    return ValueError(
+        f"NaN at index {place if len(shape) != 1 else place[0]} cannot become {cast.format.name}: {why}; "
+        "name a policy: nan='max' or nan='zero'"
+    )

@@ -240,7 +240,8 @@ def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale
 
     Parameters
     ----------
-    x: floating-point values as ``fpemu.encode`` takes them, any shape.
+    x: floating-point values as ``fpemu.encode`` takes them, any shape; those of an array on a GPU are counted there, and
+        all but the energies of the histogram's bins are the same numbers (those agree to 1e-12).
     formats: formats or Casts, one or several.
     scale: positive and finite.  A power of two scales exactly; with any other, m * 2**e with 1/2 < m < 1, the product
         x * m is rounded to float64 once (to its subnormal grid where x is subnormal there), and 2**e is exact.
@@ -252,8 +253,6 @@ def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale
     TypeError, ValueError: as ``encode``, but for NaNs; a scale that is not positive and finite, or that moves a format
         to where its values are subnormal in float64; a format of more than 24 significant bits; a Cast with ``via``.
     """
-    from fpemu.targets.host_stats import collect
-
     if not isinstance(formats, (str, FloatFormat, Cast, Iterable)):
         raise TypeError(f"formats are a format or several, not {type(formats).__name__}")
     wanted = [formats] if isinstance(formats, (str, FloatFormat, Cast)) else list(formats)
@@ -264,7 +263,14 @@ def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale
         cast.format.value_dtype  # noqa: B018  (raises where float64 cannot hold the values)
     factor = _scale(scale)
     bits, source = bits_of(x)
-    return collect(bits, source, casts, factor, as_counter("seed", seed), as_counter("offset", offset))
+    counters = as_counter("seed", seed), as_counter("offset", offset)
+    if not isinstance(bits, np.ndarray):
+        from fpemu.targets import device_stats
+
+        return device_stats.collect(bits, source, casts, factor, *counters)
+    from fpemu.targets import host_stats
+
+    return host_stats.collect(bits, source, casts, factor, *counters)
 
 
 def exponent_histogram(x: ArrayLike) -> ExponentHistogram:

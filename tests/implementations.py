@@ -17,6 +17,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import on_device
 
 import fpemu as fp
 from fpemu import Cast, FloatFormat, NaN, Overflow, Rounding, Subnormals, reference
@@ -45,7 +46,9 @@ def _through(host: Any, x: Array, cast: Cast, freeze: bool) -> Array:
     """The chain of steps of a targets/host module, called directly."""
     x = np.ascontiguousarray(x)
     codes = np.empty(x.shape, cast.format.code_dtype)
-    host.convert(host.encode_steps(host.SOURCES[x.dtype], cast, freeze), x.view(UNSIGNED[x.itemsize]), codes, 0, 0)
+    host.convert(
+        host.encode_steps(host.chain.SOURCES[x.dtype], cast, freeze), x.view(UNSIGNED[x.itemsize]), codes, 0, 0
+    )
     return codes
 
 
@@ -93,6 +96,12 @@ def _quantize(x: Array, cast: Cast) -> Array:
     values = fp.quantize(x, cast, dtype=dtype)
     back = {"nan": cast.nan, "nan_code": cast.nan_code} if cast.format.has_nan else {"nan": NaN.ZERO}
     return fp.encode(values, Cast(cast.format, **back))  # type: ignore[arg-type]
+
+
+def _cuda() -> Iterator[Implementation]:
+    if on_device.KIND:
+        encode = on_device.through(fp.encode)
+        yield Implementation("cuda", encode, per_second=1e8 if on_device.KIND == "gpu" else 1e3)
 
 
 def _reference(x: Array, cast: Cast) -> Array:
@@ -221,6 +230,7 @@ TABLE: dict[str, Implementation] = {
         Implementation("python", _python, per_second=3e4),
         Implementation("encode", fp.encode, per_second=1e8 if JIT else 3e4),
         Implementation("quantize", _quantize, lambda dtype, cast: cast.format.holds_in_float64, 1e8 if JIT else 3e4),
+        *_cuda(),
         Implementation("reference", _reference, per_second=4e4),
         *_ml_dtypes(),
         *_numpy(),
@@ -228,4 +238,4 @@ TABLE: dict[str, Implementation] = {
         *_gfloat(),
     )
 }
-OURS = ("runtime", "frozen", "python", "encode", "quantize")
+OURS = tuple(name for name in ("runtime", "frozen", "python", "encode", "quantize", "cuda") if name in TABLE)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -399,14 +400,6 @@ def test_views_as_dtypes() -> None:
 
 
 # ---- bad inputs ------------------------------------------------------------------------------------------------------
-class OnGpu:
-    """An object that says it lives on a GPU."""
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {"shape": (1,), "typestr": "<f4", "data": (0, False), "version": 3}
-
-
 VALUES: list[tuple[Any, str]] = [
     (np.array([1, 2]), r"values of dtype int64 are not taken: convert with x.astype\(np.float64\).*or use decode\(\)"),
     (np.array([1], np.uint8), "values of dtype uint8 are not taken"),
@@ -420,8 +413,19 @@ VALUES: list[tuple[Any, str]] = [
     (np.array([Fraction(1, 3)]), "values of dtype object are not taken"),
     ([[1.0], [1.0, 2.0]], "list is not an array of floating-point values"),
     (np.ma.array([1.0], mask=[True]), "masked arrays are not taken"),
-    (OnGpu(), "arrays on a GPU are not taken here: copy to the host first"),
 ]
+
+
+@pytest.mark.skipif(find_spec("numba_cuda") is not None, reason="numba-cuda is installed")
+def test_an_array_on_a_gpu_without_numba_cuda() -> None:
+    class OnGpu:
+        __cuda_array_interface__: ClassVar = {"shape": (1,), "typestr": "<f4", "data": (0, False), "version": 3}
+
+    for function in (fp.encode, fp.quantize, fp.decode):
+        with pytest.raises(
+            TypeError, match=r"arrays on a GPU need numba-cuda: pip install 'fpemu\[cuda\]', or copy them"
+        ):
+            function(OnGpu(), "e4m3")
 
 
 @pytest.mark.nojit
@@ -437,7 +441,9 @@ def test_bad_values(index: int) -> None:
 
 @pytest.mark.nojit
 def test_bad_codes() -> None:
-    with pytest.raises(TypeError, match="format is needed: only ml_dtypes arrays bring their own"):
+    with pytest.raises(
+        TypeError, match=r"format is needed: only ml_dtypes arrays and torch.s FP8 and bfloat16 tensors bring"
+    ):
         fp.decode(np.array([1], np.uint8))
     with pytest.raises(
         TypeError, match=r"codes of float8_e4m3fn are uint8 integers, not float64; encode\(\) makes them"

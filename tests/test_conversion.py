@@ -113,6 +113,7 @@ def test_short_ways_agree_with_the_general_one(dtype: str) -> None:
     """Casts that discard a fixed number of bits, and those whose results are mirrored, against neither."""
     from fpemu.kernels.spec import LANE32, LANE64, encode_plan, encode_spec, fits_lane
     from fpemu.targets import cpu
+    from fpemu.targets.chain import Stages
 
     lane = LANE32 if dtype == "float32" else LANE64
     taken: set[tuple[int, int]] = set()
@@ -124,7 +125,7 @@ def test_short_ways_agree_with_the_general_one(dtype: str) -> None:
                 plan = encode_plan(cast, lane)
                 if not fits_lane(cast, lane) or not (plan.fixed_shift or plan.mirrored):
                     continue
-                stages = cpu.Stages(to=encode_spec(cast, lane, lane.emin))
+                stages = Stages(to=encode_spec(cast, lane, lane.emin))
                 codes = []
                 for way in (plan, plan._replace(fixed_shift=0, mirrored=0)):
                     driver = cpu.conversion_driver(
@@ -215,7 +216,9 @@ def test_wide_targets_around_limits(name: str) -> None:
 
 # ---- all implementations, one table ---------------------------------------------------------------------------------
 @pytest.mark.nojit
-@pytest.mark.parametrize("implementation", OURS)
+@pytest.mark.parametrize(
+    "implementation", [pytest.param(name, marks=[pytest.mark.cuda] if name == "cuda" else []) for name in OURS]
+)
 @pytest.mark.parametrize("name", REDUCED)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_implementations_agree(implementation: str, name: str, dtype: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
 from threading import RLock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import config, njit, types
@@ -21,6 +21,7 @@ from fpemu.kernels.convert import convert
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.random import GOLDEN, random_counter, random_word
 from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
+from fpemu.targets.chain import Stages
 from fpemu.targets.streaming import STRIP, copy_past_cache, finish_streaming
 
 Driver = Callable[..., Any]
@@ -101,14 +102,6 @@ def thaw_decode(a, k):
         a[k], a[k + 1], a[k + 2], a[k + 3], a[k + 4], a[k + 5], a[k + 6], a[k + 7], a[k + 8], a[k + 9], a[k + 10],
         a[k + 11], a[k + 12],
     )  # fmt: skip
-
-
-class Stages(NamedTuple):
-    """What happens to an element, in this order; None: it does not."""
-
-    source: DecodeSpec | None = None  # its code is decoded to a value of the lane
-    to: EncodeSpec | None = None  # the value is encoded
-    back: DecodeSpec | None = None  # the code is decoded again
 
 
 def numbers_of(stages: Stages, lane: Lane) -> np.ndarray[Any, Any]:

@@ -11,14 +11,12 @@ from math import frexp, ldexp
 import numpy as np
 from numba import njit, types
 
-from fpemu.kernels.decode import decode
-from fpemu.kernels.encode import round_magnitude
-from fpemu.kernels.pack import pack
+from fpemu.kernels.loss import loss
 from fpemu.kernels.random import GOLDEN, random_counter, random_word
 from fpemu.kernels.spec import STOCHASTIC, EncodeSpec, Lane, Plan
+from fpemu.targets.chain import Stages
 from fpemu.targets.cpu import (
     Driver,
-    Stages,
     compiled,
     frozen_spec,
     made_once,
@@ -172,10 +170,10 @@ def loss_driver(plan: Plan, lane: Lane, frozen: Stages | None = None) -> Driver:
         and all is in the sums of the last.
     used: 256 marks for the codes, or empty.
     """
-    stochastic, step, last = plan.rounding == STOCHASTIC, np.uint64(GOLDEN), lane.bits - 1
+    stochastic, step = plan.rounding == STOCHASTIC, np.uint64(GOLDEN)
     is_frozen, back_place = frozen is not None, len(EncodeSpec._fields)
     _, to_constant, back_constant = (frozen_spec(spec, lane) for spec in frozen or Stages())
-    plan, U, value, scaled = Plan(*plan), lane.code, lane.value, lane.bits == 64
+    plan, value, scaled = Plan(*plan), lane.value, lane.bits == 64
 
     def loss_loop(bits, numbers, limits, key, first, finite, results, kinds, codes, partial, units, sums, counts, used):
         if is_frozen:
@@ -192,25 +190,7 @@ def loss_driver(plan: Plan, lane: Lane, frozen: Stages | None = None) -> Driver:
             for i in range(piece.size):
                 word = random_word(counter) if stochastic else np.uint32(0)
                 counter = np.uint64(counter + step)
-                negative, magnitude, rounded = round_magnitude(piece[i], word, to, plan)
-                code = pack(negative, magnitude, rounded, to, plan)
-                result = decode(code, back, last)
-                results[i] = result
-
-                source = U(piece[i] & U(U(U(1) << U(last)) - U(1)))
-                size = U(result & U(U(U(1) << U(last)) - U(1)))
-                limit = to.max_negative if negative != U(0) else to.max_positive
-                nonzero = U(source - U(1)) < U(to.source_infinity - U(1))  # finite, and not zero
-                place = U(code & back.magnitude)
-                zero = U(size == U(0))
-                nonfinite = U(size >= to.source_infinity)
-                subnormal = U(U(place < smallest_normal) & U(source >= source_normal) & U(U(zero | nonfinite) ^ U(1)))
-                over = U(rounded > U(limit + to.lowest)) & U(rounded >= to.output_floor)
-                if plan.zeroless:
-                    over = U(over | negative)
-                kind = U(zero | U(subnormal << U(1)) | U(over << U(2)) | U(nonfinite << U(3)))
-                kinds[i] = kind if nonzero else U(0)
-                codes[i] = code
+                results[i], kinds[i], codes[i] = loss(piece[i], word, smallest_normal, source_normal, to, back, plan)
 
             x, q, kind_of = piece.view(value), results[: piece.size].view(value), kinds[: piece.size]
             count_kinds(kind_of, counts[block])

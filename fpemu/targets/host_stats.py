@@ -19,6 +19,7 @@ from fpemu.kernels.spec import (
     LANE32,
     LANE64,
     Lane,
+    Plan,
     decode_spec,
     decodes_in,
     encode_plan,
@@ -28,7 +29,8 @@ from fpemu.kernels.spec import (
 from fpemu.policies import Cast
 from fpemu.stats import FormatStats, Sums, TensorStats
 from fpemu.targets import cpu, cpu_stats
-from fpemu.targets.host import FLOAT32, FREEZE_FROM, STRIDED_CHUNK, Bits, Source, as_index, decode_step, seed_word
+from fpemu.targets.chain import FLOAT32, Source, Stages
+from fpemu.targets.host import FREEZE_FROM, STRIDED_CHUNK, Bits, as_index, decode_step, seed_word
 from fpemu.targets.streaming import LINE
 from fpemu.targets.threads import map_parts
 from fpemu.targets.walk import boxes, flat, is_plain
@@ -51,14 +53,24 @@ class Scale(NamedTuple):
         return cls(1.0, exponent - 1) if mantissa == 0.5 else cls(mantissa, exponent)
 
 
-class CastPass(NamedTuple):
-    """One format's pass: the lane it works in and its compiled driver with the numbers."""
+class CastWork(NamedTuple):
+    """What is done to an element for one format: the same on every machine."""
 
     cast: Cast  # as asked for
     lane: Lane
+    plan: Plan
+    stages: Stages
+    limits: NDArray[Any]  # magnitude code of the smallest normal result, bits of the smallest normal input
+
+
+class CastPass(NamedTuple):
+    """One format's pass: the lane it works in and its compiled driver with the numbers."""
+
+    cast: Cast
+    lane: Lane
     driver: cpu.Driver
     numbers: NDArray[Any]
-    limits: NDArray[Any]  # magnitude code of the smallest normal result, bits of the smallest normal input
+    limits: NDArray[Any]
 
 
 class FormatPart(NamedTuple):
@@ -90,7 +102,7 @@ def collect(bits: Bits, source: Source, casts: tuple[Cast, ...], scale: float, s
 
     histogram = merge_histograms([histogram for histogram, _ in parts])
     rows = [[formats[row] for _, formats in parts] for row in range(len(passes))]
-    return TensorStats(scale, histogram, tuple(_joined(one.cast, row) for one, row in zip(passes, rows, strict=True)))
+    return TensorStats(scale, histogram, tuple(joined(one.cast, row) for one, row in zip(passes, rows, strict=True)))
 
 
 def _segments_of(bits: Bits) -> Iterator[tuple[int, Bits]]:
@@ -111,7 +123,7 @@ def _segments_of(bits: Bits) -> Iterator[tuple[int, Bits]]:
 
 
 @lru_cache(maxsize=1024)
-def _cast_pass(cast: Cast, source: Source, scale: Scale, freeze: bool) -> CastPass:
+def cast_work(cast: Cast, source: Source, scale: Scale) -> CastWork:
     """A power-of-two scale is a shift of the target's bias: exact, whatever the range of the source."""
     shifted = cast.replace(format=replace(cast.format, bias=cast.format.bias + scale.shift)) if scale.shift else cast
     narrow = isinstance(source, FloatFormat) and scale.factor == 1.0 and decodes_in(source, LANE32)
@@ -122,11 +134,16 @@ def _cast_pass(cast: Cast, source: Source, scale: Scale, freeze: bool) -> CastPa
             "in it, or of more than 24 significant bits"
         )
     to, back = encode_spec(shifted, lane, source.emin - scale.shift), decode_spec(shifted.format, lane)
-    stages = cpu.Stages(to=to, back=back)
-    driver = cpu_stats.loss_driver(encode_plan(shifted, lane), lane, stages if freeze else None)
     smallest_input = np.array([ldexp(scale.factor, source.emin)], lane.value).view(lane.code)[0]
     limits = np.array([shifted.format.smallest_normal_code, smallest_input], lane.code)
-    return CastPass(cast, lane, driver, cpu.numbers_of(stages, lane), limits)
+    return CastWork(cast, lane, encode_plan(shifted, lane), Stages(to=to, back=back), limits)
+
+
+@lru_cache(maxsize=1024)
+def _cast_pass(cast: Cast, source: Source, scale: Scale, freeze: bool) -> CastPass:
+    work = cast_work(cast, source, scale)
+    driver = cpu_stats.loss_driver(work.plan, work.lane, work.stages if freeze else None)
+    return CastPass(cast, work.lane, driver, cpu.numbers_of(work.stages, work.lane), work.limits)
 
 
 def _segment(
@@ -222,7 +239,7 @@ def _histogram(bits: Bits, lane: Lane) -> ExponentHistogram:
     return ExponentHistogram(exponents, *bins, zeros=zeros, nonfinite=nonfinite, amax=amax)
 
 
-def _joined(cast: Cast, parts: Sequence[FormatPart]) -> FormatStats:
+def joined(cast: Cast, parts: Sequence[FormatPart]) -> FormatStats:
     """All segments of one format."""
     sums = [item for part in parts for item in part.sums]
     units = {unit for _, unit in sums} or {NO_UNITS}
