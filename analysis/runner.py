@@ -27,19 +27,9 @@ import pandas as pd
 
 from analysis import environment, fingerprint
 from analysis.experiment import Experiment, Profile, Unit, Verdict, short_name
+from analysis.files import digest, write_whole
 from analysis.results import RESULT, Result, ResultError
-from analysis.store import (
-    FILE_NAME,
-    Tables,
-    column_types,
-    digest,
-    from_csv,
-    load_unit,
-    save_unit,
-    tidy,
-    to_csv,
-    write_whole,
-)
+from analysis.store import FILE_NAME, Tables, column_types, from_csv, load_unit, save_unit, tidy, to_csv
 
 # What a result says about the run itself; everything else in it is made anew from the tables.
 RUN_FACTS = ("profile", "seeds", "units", "seconds", "started", "finished", "fingerprint", "environment")
