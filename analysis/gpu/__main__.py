@@ -13,14 +13,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analysis.gpu.compare import IDENTICAL, Comparison, compare
 from analysis.gpu.device import CudaDevice
 from analysis.gpu.driver import DriverError
 from analysis.gpu.parts import PARTS
 from analysis.gpu.record import CannotRecord, record
 from analysis.gpu.recording import Recording, RecordingError, recordings
+
+if TYPE_CHECKING:
+    from analysis.gpu.compare import Comparison
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "reports" / "recordings"
 DIFFERENCES, NOTHING, INTERRUPTED = 1, 2, 130
@@ -69,6 +71,9 @@ def _record(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    # Only here: it explains examples with fpemu.testing, which imports Hypothesis, and recording needs neither.
+    from analysis.gpu.compare import compare
+
     folders = arguments.folders or recordings(RECORDINGS)
     if not folders:
         raise RecordingError("no recording yet; on a machine with a GPU: python -m analysis.gpu record conversions")
@@ -79,7 +84,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         if not recording.is_gpu:
             raise RecordingError(f"{folder}: was made by a stand-in, not by a GPU")
         found = compare(recording, stride=arguments.stride, watch=lambda name: _say(f"replaying {name}"))
-        same = same and bool(found) and all(comparison.status == IDENTICAL for comparison in found)
+        same = same and bool(found) and all(comparison.is_identical for comparison in found)
         told.append({"recording": recording.name, "device": recording.manifest["device"]["name"], **_parts(found)})
         if not arguments.json:
             print(_text(recording, found))
@@ -93,7 +98,7 @@ def _parts(found: list[Comparison]) -> dict[str, Any]:
 
 
 def _text(recording: Recording, found: list[Comparison]) -> str:
-    identical = sum(comparison.status == IDENTICAL for comparison in found)
+    identical = sum(comparison.is_identical for comparison in found)
     lines = [
         f"{recording.hardware}, recorded {recording.manifest['recorded']}: {identical} of {len(found)} parts identical",
         *(comparison.text() for comparison in found),

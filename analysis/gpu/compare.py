@@ -84,6 +84,11 @@ class Comparison:
         """One of IDENTICAL, NAN_CODES, DIFFERS."""
         return DIFFERS if self.differing.size else NAN_CODES if self.nan_codes.size else IDENTICAL
 
+    @property
+    def is_identical(self) -> bool:
+        """Whether every replayed code is the device's, those of NaNs included."""
+        return self.status == IDENTICAL
+
     def record(self) -> dict[str, Any]:
         """The same as plain data."""
         return {
@@ -134,7 +139,10 @@ class Comparison:
         if self.differing.size and self.examples and self.examples[0].input_class != "NaN":
             value = reference.value(self.examples[0].input, self.part.source)
             shown = told(value, self.prediction.cast, self.part.source)
-            lines += [f"    the first by {described(self.prediction)}:", *("      " + line for line in shown.splitlines())]
+            lines += [
+                f"    the first by {described(self.prediction)}:",
+                *("      " + line for line in shown.splitlines()),
+            ]
         return "\n".join(lines)
 
 

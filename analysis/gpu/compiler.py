@@ -58,7 +58,7 @@ def compile_source(source: str, architecture: str) -> tuple[bytes, str]:
 
 
 def _text(size_of: Callable[[Any], Any], fill: Callable[[Any, bytes], Any], program: Any) -> bytes:
-    buffer = b" " * _checked(size_of(program))  # NVRTC writes into it
+    buffer = bytes(_checked(size_of(program)))  # NVRTC writes into it
     _checked((*fill(program, buffer), None))
     return buffer
 

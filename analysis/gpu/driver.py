@@ -7,7 +7,7 @@ numba-cuda use too.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -57,12 +57,8 @@ class Context:
     def compute_capability(self) -> tuple[int, int]:
         """Major and minor, (9, 0) for Hopper."""
         attribute = self._driver.CUdevice_attribute
-        major = self.call(
-            "cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, self.device
-        )
-        minor = self.call(
-            "cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, self.device
-        )
+        major = self.call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, self.device)
+        minor = self.call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, self.device)
         return int(major), int(minor)
 
     @property
@@ -86,7 +82,7 @@ class Context:
             address = int(self.call("cuMemAllocHost", size))
         except DriverError:
             return np.empty(size, np.uint8)
-        return np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def copy_to_host(self, host: NDArray[Any], memory: Any) -> None:
         """Fill a host array from device memory, after all work before it."""
@@ -114,7 +110,7 @@ class Context:
         self.call("cuLaunchKernel", kernel, blocks, 1, 1, _LAUNCH_THREADS, 1, 1, 0, _DEFAULT_STREAM, arguments, 0)
 
     # ---- time -------------------------------------------------------------------------------------------------------
-    def times(self, work: Any, rounds: int, warm_up: int = 3) -> Sequence[float]:
+    def times(self, work: Callable[[], Any], rounds: int, warm_up: int = 3) -> list[float]:
         """Seconds of each of ``rounds`` calls of ``work()`` between two events on the default stream."""
         start, end = self.call("cuEventCreate", 0), self.call("cuEventCreate", 0)
         seconds = []

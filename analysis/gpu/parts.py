@@ -60,6 +60,14 @@ class Prediction:
     nan_rule: NanRule | None = None
 
 
+Predict = Callable[[dict[str, str]], Prediction]  # from the names of libraries and their versions
+
+
+def always(prediction: Prediction) -> Predict:
+    """The same prediction for all versions of the libraries."""
+    return lambda versions: prediction
+
+
 @dataclass(frozen=True)
 class Part:
     """One implementation of one conversion.
@@ -79,7 +87,7 @@ class Part:
     source: FloatFormat
     target: FloatFormat
     how: str
-    prediction: Callable[[dict[str, str]], Prediction]
+    prediction: Predict
     file: str
     base: str | None = None
     instruction: Instruction | None = None
@@ -147,9 +155,7 @@ def _file(source: str, target: str) -> str:
 
 
 def _hardware() -> list[Part]:
-    names = {
-        (ptx, source): _name(PTX, source, target, _mode(ptx)) for ptx, source, target, *_ in _CVT
-    }
+    names = {(ptx, source): _name(PTX, source, target, _mode(ptx)) for ptx, source, target, *_ in _CVT}
     parts = []
     for ptx, source, target, shape, nan_rule, base in _CVT:
         rounding = next((_DIRECTIONS[word] for word in ptx.split(".") if word in _DIRECTIONS), "nearest-even")
@@ -161,7 +167,7 @@ def _hardware() -> list[Part]:
                 FORMATS[source],
                 FORMATS[target],
                 ptx,
-                lambda versions, prediction=Prediction(cast, nan_rule): prediction,  # type: ignore[misc]
+                always(Prediction(cast, nan_rule)),
                 _file(source, target),
                 None if base is None else names[base, source],
                 Instruction(ptx, shape),
@@ -186,11 +192,11 @@ def _torch_e4m3(versions: dict[str, str]) -> Prediction:
     return Prediction(Cast("e4m3"))
 
 
-_TORCH_TO: dict[str, Callable[[dict[str, str]], Prediction]] = {
-    "fp16": lambda versions: Prediction(_to("fp16")),
-    "bf16": lambda versions: Prediction(_to("bf16")),
+_TORCH_TO: dict[str, Predict] = {
+    "fp16": always(Prediction(_to("fp16"))),
+    "bf16": always(Prediction(_to("bf16"))),
     "e4m3": _torch_e4m3,
-    "e5m2": lambda versions: Prediction(Cast("e5m2", nan_code=ALL_ONES["e5m2"])),
+    "e5m2": always(Prediction(Cast("e5m2", nan_code=ALL_ONES["e5m2"]))),
 }
 _BASES = {
     ("fp32", "fp16"): "rn",
@@ -236,7 +242,7 @@ def _ours() -> list[Part]:
             FORMATS[source],
             FORMATS[target],
             f'fpemu.encode(x, "{target}")',
-            lambda versions, prediction=Prediction(Cast(target)): prediction,  # type: ignore[misc]
+            always(Prediction(Cast(target))),
             _file(source, target),
             _base(source, target),
         )

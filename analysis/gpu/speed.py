@@ -85,7 +85,7 @@ def _copy(context: Context, size: int, rounds: int) -> list[float]:
     """Seconds of copies that read ``size`` bytes and write as many."""
     source, target = context.allocate(size), context.allocate(size)
     try:
-        return list(context.times(lambda: context.copy_on_device(target, source, size), rounds))
+        return context.times(lambda: context.copy_on_device(target, source, size), rounds)
     finally:
         context.free(source)
         context.free(target)
