@@ -432,8 +432,10 @@ def test_nothing_but_libraries_is_no_recording(tmp_path: Path) -> None:
 
 
 def test_too_large_files_lose_codes_not_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordings, "MOST_BYTES", 3000)
-    folder = recorded(tmp_path, "ptx-fp32-fp16-rn", "ptx-fp32-fp16-rz", coverage=SOME)
+    names = ("ptx-fp32-fp16-rn", "ptx-fp32-fp16-rz")
+    whole = (recorded(tmp_path / "whole", *names, coverage=SOME) / "fp16.npz").stat().st_size
+    monkeypatch.setattr(recordings, "MOST_BYTES", whole - 1)
+    folder = recorded(tmp_path, *names, coverage=SOME)
     parts = json.loads((folder / MANIFEST).read_text())["parts"]
     assert parts[0]["codes"] == "kept" and parts[1]["codes"].startswith("left out")
     found = compared(folder)
