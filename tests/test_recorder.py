@@ -269,6 +269,8 @@ def test_only_every_nth_chunk(tmp_path: Path) -> None:
     folder = recorded(tmp_path, TO_FP16, faults={TO_FP16: at(0x3F811234, 1)})
     assert compared(folder, stride=2)[TO_FP16].status == IDENTICAL
     assert compared(folder, stride=2)[TO_FP16].chunks == 2
+    kept = recorded(tmp_path / "kept", TO_FP16, faults={TO_FP16: at(0x3F811000, 1)})
+    assert compared(kept, stride=2)[TO_FP16].differing.tolist() == [0x3F81], "kept codes are all compared"
     assert compared(folder, stride=1)[TO_FP16].status == DIFFERS
     with pytest.raises(ValueError, match="at least 1"):
         compared(folder, stride=0)

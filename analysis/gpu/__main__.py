@@ -19,12 +19,11 @@ from analysis.gpu.device import CudaDevice
 from analysis.gpu.driver import DriverError
 from analysis.gpu.parts import PARTS
 from analysis.gpu.record import CannotRecord, record
-from analysis.gpu.recording import Recording, RecordingError, recordings
+from analysis.gpu.recording import RECORDINGS, Recording, RecordingError, recordings
 
 if TYPE_CHECKING:
     from analysis.gpu.compare import Comparison
 
-RECORDINGS = Path(__file__).resolve().parents[2] / "reports" / "recordings"
 DIFFERENCES, NOTHING, INTERRUPTED = 1, 2, 130
 
 

@@ -62,7 +62,8 @@ class Comparison:
     ----------
     part, prediction: what was recorded, and what it was held against.
     chunks, in_all: how many chunks were replayed, of how many that were recorded.
-    differing, nan_codes: numbers of the replayed chunks that differ, and of those that differ only in codes of NaNs.
+    differing, nan_codes: numbers of the chunks that differ, and of those that differ only in codes of NaNs; by their
+        hashes, and where they were not replayed by their kept codes.
     classes: the kept inputs by class. examples: inputs that differ, the gravest first.
     deterministic: whether the device gave the same twice.
     unpredicted: how many of all recorded inputs surprised when they were recorded; None where that was not looked at.
@@ -125,7 +126,7 @@ class Comparison:
         lines = [f"{self.part.name:<28} {self.status:<16} {inputs:>13,} inputs   {self.part.how}"]
         for words, chunks in (("differ", self.differing), ("differ in NaN codes", self.nan_codes)):
             if chunks.size:
-                lines.append(f"    {chunks.size:,} of {self.chunks:,} chunks {words}: {', '.join(ranges(chunks))}")
+                lines.append(f"    {chunks.size:,} of {self.in_all:,} chunks {words}: {', '.join(ranges(chunks))}")
         if self.unpredicted:
             lines.append(f"    {self.unpredicted:,} inputs were not predicted when it was recorded")
         if not self.deterministic:
@@ -232,7 +233,8 @@ def _compared(
     grave = data.class_hashes[replayed] != replay[1]
     state = np.full(chunks.size, -1)  # of each chunk: not replayed, identical, other NaN codes, differs
     state[replayed] = other.astype(int) + grave
-    classes, examples = _kept(part, prediction, data, state)
+    classes, examples, from_kept = _kept(part, prediction, data, state)
+    state = np.maximum(state, from_kept)  # a chunk that was not replayed can differ by its kept codes
     examples += _surprised(part, prediction, data)
     return Comparison(
         part,
@@ -250,10 +252,13 @@ def _compared(
 
 def _kept(
     part: Part, prediction: Prediction, data: PartData, state: NDArray[np.int64]
-) -> tuple[tuple[ClassCount, ...], list[Example]]:
-    """The kept codes by class, and those that differ. RecordingError where they differ in a chunk whose hash does not."""
+) -> tuple[tuple[ClassCount, ...], list[Example], NDArray[np.int64]]:
+    """The kept codes by class, those that differ, and the state of each chunk as far as they tell it.
+
+    RecordingError where they differ in a chunk whose hash does not.
+    """
     if data.codes is None:
-        return (), []
+        return (), [], np.full(state.size, -1)
     inputs = kept_patterns(part.source, data.coverage.chunks)
     ours = predicted(part, prediction, inputs.reshape(-1)).reshape(inputs.shape)
     other = data.codes != ours
@@ -275,7 +280,8 @@ def _kept(
         for number, name in enumerate(CLASSES):
             for place in list(zip(*np.nonzero(wrong & (kinds == number)), strict=True))[:EXAMPLES]:
                 examples.append(Example(int(inputs[place]), int(data.codes[place]), int(ours[place]), name))
-    return rows, examples
+    told = np.where((other & ~nans).any(axis=1), 2, np.where(nans.any(axis=1), 1, -1))
+    return rows, examples, told
 
 
 def _surprised(part: Part, prediction: Prediction, data: PartData) -> list[Example]:

@@ -25,6 +25,7 @@ from analysis.gpu.parts import PARTS, Part
 KIND = "fpemu recording: conversions"
 SCHEMA = 1
 MANIFEST = "manifest.json"
+RECORDINGS = Path(__file__).resolve().parents[2] / "reports" / "recordings"
 MOST_BYTES = 4 << 20  # of a file
 MOST_FILES = 6
 SURPRISES = 4096  # of a part
