@@ -121,7 +121,7 @@ def torch(part: Part, inputs: Codes) -> Codes:
 
 
 def ours(part: Part, inputs: Codes) -> Codes:
-    codes = fp.encode(inputs.view(part.source.name), part.target)
+    codes = fp.cast(inputs, part.target, part.source)
     return codes if part.holder == part.target else codes.astype(np.uint32) << np.uint32(13)
 
 

@@ -28,7 +28,7 @@ DEFINITION = (
 Hashes = NDArray[np.uint64]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def mix(z: Any) -> Any:
     """The finaliser of splitmix64 on a uint64."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -36,7 +36,7 @@ def mix(z: Any) -> Any:
     return z ^ (z >> np.uint64(31))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _hash_chunks(codes: Any, size: Any, magnitudes: Any, largest: Any, raw: Any, by_class: Any) -> None:
     golden = np.uint64(GOLDEN)
     for chunk in range(raw.size):

@@ -234,6 +234,9 @@ def _torch() -> list[Part]:
     ]
 
 
+VALUES = ("fp32", "fp16")  # sources that NumPy has a dtype for; arrays of the others are codes
+
+
 def _ours() -> list[Part]:
     return [
         Part(
@@ -241,13 +244,12 @@ def _ours() -> list[Part]:
             FPEMU,
             FORMATS[source],
             FORMATS[target],
-            f'fpemu.encode(x, "{target}")',
+            f'fpemu.encode(x, "{target}")' if source in VALUES else f'fpemu.cast(codes, "{target}", "{source}")',
             always(Prediction(Cast(target))),
             _file(source, target),
             _base(source, target),
         )
         for source, target in _BASES
-        if source in ("fp32", "fp16")
     ]
 
 
