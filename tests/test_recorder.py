@@ -324,7 +324,9 @@ def test_whole_classes_that_differ(tmp_path: Path) -> None:
     folder = recorded(tmp_path, TO_FP16, coverage=SOME, faults={TO_FP16: flush})
     found = compared(folder)[TO_FP16]
     assert {row.input_class for row in found.classes if row.differing} == {"subnormal result"}
-    assert found.examples[0].input_class == "subnormal result"
+    assert found.examples[0].input_class == "subnormal result" and len(found.examples) == 8
+    more = compared(folder, examples=20)[TO_FP16].examples
+    assert len(more) == len({one.input for one in more}) == 20
 
 
 def test_what_does_not_repeat_is_flagged(tmp_path: Path) -> None:
@@ -424,6 +426,7 @@ def test_what_cannot_be_recorded_is_said(tmp_path: Path) -> None:
         ("torch-fp32-fp16", "not here"),
     ]
     assert f"{TO_E4M3}: not recorded: not here" in said
+    assert set(manifest["not_asked_for"]) == set(PARTS) - {*NAMES, "torch-fp32-fp16"}
     assert list(compared(folder)) == [TO_FP16, TO_TF32]
 
 

@@ -45,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     comparer.add_argument(
         "--stride", type=_positive, default=1, metavar="N", help="replay every N-th chunk of 65,536 inputs (default: 1)"
     )
+    comparer.add_argument(
+        "--examples", type=_positive, default=8, metavar="N", help="differing inputs to show of a part (default: 8)"
+    )
     comparer.add_argument("--json", action="store_true", help="print the comparison as JSON")
     return parser
 
@@ -82,7 +85,12 @@ def _compare(arguments: argparse.Namespace) -> int:
         recording = Recording.read(folder)
         if not recording.is_gpu:
             raise RecordingError(f"{folder}: was made by a stand-in, not by a GPU")
-        found = compare(recording, stride=arguments.stride, watch=lambda name: _say(f"replaying {name}"))
+        found = compare(
+            recording,
+            stride=arguments.stride,
+            examples=arguments.examples,
+            watch=lambda name: _say(f"replaying {name}"),
+        )
         same = same and bool(found) and all(comparison.is_identical for comparison in found)
         told.append({"recording": recording.name, "device": recording.manifest["device"]["name"], **_parts(found)})
         if not arguments.json:

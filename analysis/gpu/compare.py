@@ -101,8 +101,8 @@ class Comparison:
             "status": self.status,
             "chunks_replayed": self.chunks,
             "chunks_recorded": self.in_all,
-            "chunks_differing": ranges(self.differing),
-            "chunks_with_other_nan_codes": ranges(self.nan_codes),
+            "chunks_differing": ranges(self.differing, most=None),
+            "chunks_with_other_nan_codes": ranges(self.nan_codes, most=None),
             "unpredicted_inputs": self.unpredicted,
             "deterministic": self.deterministic,
             "classes": [
@@ -160,7 +160,7 @@ def _hex(code: int, bits: int) -> str:
     return f"0x{code:0{-(-bits // 4)}x}"
 
 
-def ranges(numbers: NDArray[np.int64], most: int = 12) -> list[str]:
+def ranges(numbers: NDArray[np.int64], most: int | None = 12) -> list[str]:
     """Rising numbers of chunks as hexadecimal ranges, ``0x7f80-0x7fff``; beyond ``most`` ranges, how many more."""
     ends = np.flatnonzero(np.diff(numbers) != 1)
     firsts = numbers[np.concatenate([[0], ends + 1])] if numbers.size else numbers
@@ -169,7 +169,7 @@ def ranges(numbers: NDArray[np.int64], most: int = 12) -> list[str]:
         f"{first:#06x}" if first == last else f"{first:#06x}-{last:#06x}"
         for first, last in zip(firsts, lasts, strict=True)
     ]
-    return found if len(found) <= most else [*found[:most], f"and {len(found) - most} ranges more"]
+    return found if most is None or len(found) <= most else [*found[:most], f"and {len(found) - most} ranges more"]
 
 
 # ---- replaying ------------------------------------------------------------------------------------------------------
@@ -177,12 +177,15 @@ def silent(line: str) -> None:
     """A watch that tells nobody."""
 
 
-def compare(recording: Recording, *, stride: int = 1, watch: Watch = silent) -> list[Comparison]:
+def compare(
+    recording: Recording, *, stride: int = 1, examples: int = EXAMPLES, watch: Watch = silent
+) -> list[Comparison]:
     """Replay every part of a recording.
 
     Parameters
     ----------
     recording: as read. stride: replay every so many-th chunk (1: all); kept codes are all compared.
+    examples: how many differing inputs to show of each part, as far as their codes are known.
     watch: called with the name of each part before its replay.
 
     Returns
@@ -208,7 +211,7 @@ def compare(recording: Recording, *, stride: int = 1, watch: Watch = silent) -> 
         if key not in replays:
             replays[key] = _replay(part, prediction, chunks)
         try:
-            found.append(_compared(part, prediction, data, stride, replays[key]))
+            found.append(_compared(part, prediction, data, stride, examples, replays[key]))
         except RecordingError as error:
             raise RecordingError(f"{recording.name}: {name}: {error}") from None
     return found
@@ -225,7 +228,7 @@ def _replay(part: Part, prediction: Prediction, chunks: NDArray[np.int64]) -> tu
 
 
 def _compared(
-    part: Part, prediction: Prediction, data: PartData, stride: int, replay: tuple[Hashes, Hashes]
+    part: Part, prediction: Prediction, data: PartData, stride: int, most: int, replay: tuple[Hashes, Hashes]
 ) -> Comparison:
     chunks = data.coverage.chunks
     replayed = slice(None, None, stride)
@@ -233,9 +236,9 @@ def _compared(
     grave = data.class_hashes[replayed] != replay[1]
     state = np.full(chunks.size, -1)  # of each chunk: not replayed, identical, other NaN codes, differs
     state[replayed] = other.astype(int) + grave
-    classes, examples, from_kept = _kept(part, prediction, data, state)
+    classes, examples, from_kept = _kept(part, prediction, data, state, most)
     state = np.maximum(state, from_kept)  # a chunk that was not replayed can differ by its kept codes
-    examples += _surprised(part, prediction, data)
+    examples += _surprised(part, prediction, data, most)
     return Comparison(
         part,
         prediction,
@@ -244,14 +247,14 @@ def _compared(
         differing=chunks[state == 2],
         nan_codes=chunks[state == 1],
         classes=classes,
-        examples=_chosen(examples),
+        examples=_chosen(examples, most),
         deterministic=data.facts["deterministic"] is True,
         unpredicted=data.facts.get("unpredicted"),
     )
 
 
 def _kept(
-    part: Part, prediction: Prediction, data: PartData, state: NDArray[np.int64]
+    part: Part, prediction: Prediction, data: PartData, state: NDArray[np.int64], most: int
 ) -> tuple[tuple[ClassCount, ...], list[Example], NDArray[np.int64]]:
     """The kept codes by class, those that differ, and the state of each chunk as far as they tell it.
 
@@ -278,13 +281,13 @@ def _kept(
     examples = []
     for wrong in (other & ~nans, nans):
         for number, name in enumerate(CLASSES):
-            for place in list(zip(*np.nonzero(wrong & (kinds == number)), strict=True))[:EXAMPLES]:
+            for place in list(zip(*np.nonzero(wrong & (kinds == number)), strict=True))[:most]:
                 examples.append(Example(int(inputs[place]), int(data.codes[place]), int(ours[place]), name))
     told = np.where((other & ~nans).any(axis=1), 2, np.where(nans.any(axis=1), 1, -1))
     return rows, examples, told
 
 
-def _surprised(part: Part, prediction: Prediction, data: PartData) -> list[Example]:
+def _surprised(part: Part, prediction: Prediction, data: PartData, most: int) -> list[Example]:
     """The surprises of the recording that are still some."""
     if not data.surprises.size:
         return []
@@ -294,12 +297,12 @@ def _surprised(part: Part, prediction: Prediction, data: PartData) -> list[Examp
     kinds = classify(inputs, part.source, part.target)
     return [
         Example(int(inputs[i]), int(codes[i]), int(ours[i]), CLASSES[kinds[i]])
-        for i in np.flatnonzero(codes != ours)[:EXAMPLES]
+        for i in np.flatnonzero(codes != ours)[:most]
     ]
 
 
-def _chosen(examples: list[Example]) -> tuple[Example, ...]:
-    """At most EXAMPLES, each input once, the first of every class before the second of any."""
+def _chosen(examples: list[Example], most: int) -> tuple[Example, ...]:
+    """At most ``most``, each input once, the first of every class before the second of any."""
     unique = {example.input: example for example in reversed(examples)}
     order = {example.input: place for place, example in enumerate(examples)}
     seen: dict[str, int] = {}
@@ -307,4 +310,4 @@ def _chosen(examples: list[Example]) -> tuple[Example, ...]:
     for example in sorted(unique.values(), key=lambda example: order[example.input]):
         seen[example.input_class] = seen.get(example.input_class, 0) + 1
         ranked.append((seen[example.input_class], example))
-    return tuple(example for _, example in sorted(ranked, key=lambda pair: pair[0])[:EXAMPLES])
+    return tuple(example for _, example in sorted(ranked, key=lambda pair: pair[0])[:most])

@@ -27,11 +27,23 @@ def _checked(result: tuple[Any, ...]) -> Any:
 
 
 @cache
-def version() -> str:
-    """The version of NVRTC, ``13.0``; its assembler is the ptxas of that toolkit."""
-    from cuda.bindings import nvrtc
+def _nvrtc() -> Any:
+    """The module of NVRTC; CannotCompile where it or its library is missing."""
+    try:
+        from cuda.bindings import nvrtc
 
-    major, minor = _checked(nvrtc.nvrtcVersion())
+        nvrtc.nvrtcVersion()
+    except (ImportError, RuntimeError) as error:
+        raise CannotCompile(f"no NVRTC: {' '.join(str(error).split())}") from None
+    return nvrtc
+
+
+def version() -> str:
+    """The version of NVRTC, ``13.0``, whose assembler is the ptxas of that toolkit; "absent" without it."""
+    try:
+        major, minor = _checked(_nvrtc().nvrtcVersion())
+    except CannotCompile:
+        return "absent"
     return f"{major}.{minor}"
 
 
@@ -40,8 +52,7 @@ def compile_source(source: str, architecture: str) -> tuple[bytes, str]:
 
     Raises CannotCompile where the compiler or its assembler refuses.
     """
-    from cuda.bindings import nvrtc
-
+    nvrtc = _nvrtc()
     program = _checked(nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", 0, [], []))
     try:
         options = [f"--gpu-architecture={architecture}".encode()]

@@ -42,7 +42,10 @@ class Context:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the driver by its name and return what it returns; DriverError names what failed."""
-        error, *values = getattr(self._driver, name)(*arguments)
+        try:
+            error, *values = getattr(self._driver, name)(*arguments)
+        except (AttributeError, TypeError) as refused:  # another version of cuda-bindings
+            raise DriverError(f"{name}: {refused}") from refused
         if int(error):
             raise DriverError(f"{name}: {getattr(error, 'name', error)}")
         return values[0] if len(values) == 1 else tuple(values)

@@ -74,7 +74,8 @@ def record(
     key = {"device": facts, "software": software, "hash": hash_facts(), "coverage": coverage.ranges, **made_with}
     done: dict[str, PartData] = {}
     not_recorded: list[dict[str, str]] = []
-    for part in parts:
+    chosen = list(parts)
+    for part in chosen:
         path = partial / f"{part.name}.npz"
         data = load_part(path, key)
         if data is None:
@@ -104,6 +105,7 @@ def record(
         "hash": hash_facts(),
         **_timings(device),
         "not_recorded": not_recorded,
+        "not_asked_for": [name for name in PARTS if PARTS[name] not in chosen],
     }
     _publish(partial, place, done, manifest)
     return place
