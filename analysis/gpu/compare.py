@@ -128,7 +128,8 @@ class Comparison:
             if chunks.size:
                 lines.append(f"    {chunks.size:,} of {self.in_all:,} chunks {words}: {', '.join(ranges(chunks))}")
         if self.unpredicted:
-            lines.append(f"    {self.unpredicted:,} inputs were not predicted when it was recorded")
+            were = "input was" if self.unpredicted == 1 else "inputs were"
+            lines.append(f"    {self.unpredicted:,} {were} not predicted when it was recorded")
         if not self.deterministic:
             lines.append("    not the same when repeated on the device")
         for example in self.examples:
@@ -137,11 +138,12 @@ class Comparison:
                 f"device {_hex(example.device, self.part.holder.bits)}, "
                 f"fpemu {_hex(example.fpemu, self.part.holder.bits)}"
             )
-        if self.differing.size and self.examples and self.examples[0].input_class != "NaN":
-            value = reference.value(self.examples[0].input, self.part.source)
+        numbers = [example for example in self.examples if example.input_class != "NaN"]  # a NaN needs no explanation
+        if numbers:
+            value = reference.value(numbers[0].input, self.part.source)
             shown = told(value, self.prediction.cast, self.part.source)
             lines += [
-                f"    the first by {described(self.prediction)}:",
+                f"    {_hex(numbers[0].input, self.part.source.bits)} by {described(self.prediction)}:",
                 *("      " + line for line in shown.splitlines()),
             ]
         return "\n".join(lines)

@@ -1,7 +1,7 @@
 """How fast: fpemu's encode on the GPU and torch's cast beside a device copy of the same number of bytes.
 
-Times are of the device, between two events on the stream, so a host that is late shows as device time too; the median
-of ``ROUNDS`` after a warm-up, one work after the other in every round.
+Times are of the device, between two events on the stream that the work is queued on, over ``CALLS`` calls; the median
+of ``ROUNDS`` such rounds after a warm-up.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fpemu.formats import FORMATS
 
 ELEMENTS = 1 << 28
 ROUNDS = 21
+CALLS = 8
 TARGETS = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
@@ -73,7 +74,7 @@ def timings(context: Context, elements: int = ELEMENTS, rounds: int = ROUNDS) ->
         rows.append(timing(target, "device copy", elements, elements * size, seconds, copy))
         for work, make in (("fpemu.encode", _ours), ("torch", _torch)):
             try:
-                seconds = context.times(make(values, target), rounds)
+                seconds = context.times(make(values, target), rounds, CALLS)
             except Exception as error:  # of a library, whatever it is
                 rows.append(missing(target, work, elements, elements * size, error))
             else:
@@ -85,7 +86,7 @@ def _copy(context: Context, size: int, rounds: int) -> list[float]:
     """Seconds of copies that read ``size`` bytes and write as many."""
     source, target = context.allocate(size), context.allocate(size)
     try:
-        return context.times(lambda: context.copy_on_device(target, source, size), rounds)
+        return context.times(lambda: context.copy_on_device(target, source, size), rounds, CALLS)
     finally:
         context.free(source)
         context.free(target)
