@@ -71,12 +71,13 @@ def record(
     partial = out / ".partial" / slug
     write_whole(out / ".partial" / ".gitignore", b"*\n")
     made_with = {"fpemu": environment.fpemu_version(), "commit": environment.commit()}
-    key = {"device": facts, "software": software, "hash": hash_facts(), "coverage": coverage.ranges, **made_with}
+    made_on = {"device": facts, "software": software, "hash": hash_facts(), "coverage": coverage.ranges, **made_with}
     done: dict[str, PartData] = {}
     not_recorded: list[dict[str, str]] = []
     chosen = list(parts)
     for part in chosen:
         path = partial / f"{part.name}.npz"
+        key = {**made_on, "kernel": None if part.instruction is None else part.instruction.source}
         data = load_part(path, key)
         if data is None:
             try:
