@@ -602,3 +602,18 @@ def test_rows_of_the_timing() -> None:
     assert row["of_copy"] == 0.5 and row["gigabytes_per_second"] == pytest.approx((5 << 20) / 0.002 / 1e9)
     row = missing("float16", "torch", 4, 24, ValueError("two\nlines"))
     assert row["reason"] == "ValueError: two lines" and row["of_copy"] is None
+
+
+# ---- every input ----------------------------------------------------------------------------------------------------
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "name", [name for name, part in PARTS.items() if part.instruction and part.target.name == "tfloat32"]
+)
+def test_every_float32_to_tf32(name: str) -> None:
+    """The predictions for TF32 against plain integer arithmetic; the other targets are in test_exhaustive.py."""
+    part, device = PARTS[name], StandIn()
+    prediction = part.prediction({})
+    for first, stop in EVERYTHING.blocks(64):
+        inputs = patterns(F32, np.arange(first, stop))
+        wrong = np.flatnonzero(predicted(part, prediction, inputs) != device.codes(part, first, stop))
+        assert not wrong.size, f"{wrong.size} differ, first {inputs[wrong[0]]:#x}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -75,9 +76,14 @@ def _text(size_of: Callable[[Any], Any], fill: Callable[[Any, bytes], Any], prog
 
 
 def disassembler() -> str | None:
-    """Where nvdisasm is: on the PATH, or with the package nvidia-cuda-nvdisasm; None if nowhere."""
-    beside = sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/*/bin/nvdisasm"))
-    return shutil.which("nvdisasm") or (str(beside[0]) if beside else None)
+    """Where nvdisasm is: on the PATH, in the toolkit's folder, or with nvidia-cuda-nvdisasm; None if nowhere."""
+    toolkit = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin"
+    packages = sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/*/bin"))
+    return shutil.which("nvdisasm") or next(filter(None, map(_nvdisasm_in, [toolkit, *packages])), None)
+
+
+def _nvdisasm_in(folder: Path) -> str | None:
+    return shutil.which("nvdisasm", path=str(folder))
 
 
 def opcodes(cubin: bytes) -> list[str] | None:
