@@ -246,6 +246,7 @@ def test_the_manifest_tells_how_it_was_made(complete: Path) -> None:
     manifest = json.loads((complete / MANIFEST).read_text())
     assert manifest["device"] == {"is_gpu": False, "name": "CPU stand-in (no GPU)"}
     assert manifest["fpemu"] == fp.__version__ and manifest["software"]["torch"] == "2.11.0+cu130"
+    assert len(manifest["sources_sha256"]) == 64
     assert complete.name.startswith("cpu-stand-in-no-gpu-20")
     assert {entry["name"] for entry in manifest["parts"]} == set(PARTS)
     assert manifest["timings"][0]["gigabytes_per_second"] == 12.0

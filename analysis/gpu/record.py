@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import environment
+from analysis import environment, fingerprint
 from analysis.files import digest, write_whole
 from analysis.gpu.device import Device, Unavailable
 from analysis.gpu.driver import DriverError
@@ -70,7 +70,11 @@ def record(
         raise CannotRecord(f"{place} is a finished recording, and is not written again: choose another --out")
     partial = out / ".partial" / slug
     write_whole(out / ".partial" / ".gitignore", b"*\n")
-    made_with = {"fpemu": environment.fpemu_version(), "commit": environment.commit()}
+    made_with = {
+        "fpemu": environment.fpemu_version(),
+        "commit": environment.commit(),  # None where the sources came without their repository
+        "sources_sha256": fingerprint.library(),
+    }
     made_on = {"device": facts, "software": software, "hash": hash_facts(), "coverage": coverage.ranges, **made_with}
     done: dict[str, PartData] = {}
     not_recorded: list[dict[str, str]] = []
