@@ -340,6 +340,8 @@ def test_what_does_not_repeat_is_flagged(tmp_path: Path) -> None:
     part = json.loads((folder / MANIFEST).read_text())["parts"][0]
     assert part["deterministic"] is False and part["chunks_differing_on_repeat"] == 1
     assert not compared(folder)[TO_FP16].deterministic
+    rewritten(folder, lambda manifest: manifest["device"].update(is_gpu=True))
+    assert command.main(["compare", str(folder)]) == 1
 
 
 def test_ranges_of_chunks() -> None:
@@ -490,6 +492,8 @@ DAMAGES: dict[str, tuple[Any, str]] = {
     "path": (lambda m: m["files"][0].update(file="../x.npz"), "not a plain file name"),
     "hash": (lambda m: m["hash"].update(definition="crc32"), "defined otherwise"),
     "chunks": (lambda m: m["parts"][0].update(chunks=[[0, 1]]), "of shape"),
+    "far chunks": (lambda m: m["parts"][0].update(chunks=[[0, 10**15]]), "its source has chunks 0 to 65535"),
+    "no name": (lambda m: m["parts"][0].update(name=[]), r"part \[\] is unknown"),
     "base": (lambda m: m["parts"][0].update(base="nothing"), "nothing"),
 }
 

@@ -1,7 +1,7 @@
 """``python -m analysis.gpu``: record what a GPU does, and compare recordings with fpemu.
 
 Exit codes of ``record``: 0 recorded; 1 nothing recorded, or failed on the way (the same command goes on).
-Exit codes of ``compare``: 0 identical; 1 differences; 2 nothing to compare, or damaged.
+Exit codes of ``compare``: 0 identical; 1 differences, or a device that did not repeat itself; 2 nothing to compare, or damaged.
 Both: 2 a wrong command line; 130 interrupted.
 """
 
@@ -91,7 +91,7 @@ def _compare(arguments: argparse.Namespace) -> int:
             examples=arguments.examples,
             watch=lambda name: _say(f"replaying {name}"),
         )
-        same = same and bool(found) and all(comparison.is_identical for comparison in found)
+        same = same and bool(found) and all(one.is_identical and one.deterministic for one in found)
         told.append({"recording": recording.name, "device": recording.manifest["device"]["name"], **_parts(found)})
         if not arguments.json:
             print(_text(recording, found))
@@ -132,7 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}")
         return 1 if chosen.command == "record" else NOTHING
     except KeyboardInterrupt:
-        _say("interrupted: finished parts are kept; the same command goes on")
+        kept = ": finished parts are kept; the same command goes on" if chosen.command == "record" else ""
+        _say(f"interrupted{kept}")
         return INTERRUPTED
 
 

@@ -283,7 +283,7 @@ def _kept(
     examples = []
     for wrong in (other & ~nans, nans):
         for number, name in enumerate(CLASSES):
-            for place in list(zip(*np.nonzero(wrong & (kinds == number)), strict=True))[:most]:
+            for place in map(tuple, np.argwhere(wrong & (kinds == number))[:most]):
                 examples.append(Example(int(inputs[place]), int(data.codes[place]), int(ours[place]), name))
     told = np.where((other & ~nans).any(axis=1), 2, np.where(nans.any(axis=1), 1, -1))
     return rows, examples, told

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from analysis.files import digest, write_whole
 from analysis.gpu.hashing import DEFINITION, Hashes
-from analysis.gpu.inputs import CHUNK, LOW_HALVES, Codes, Coverage, kept_offsets
+from analysis.gpu.inputs import CHUNK, LOW_HALVES, Codes, Coverage, chunks_in_all, kept_offsets
 from analysis.gpu.parts import PARTS, Part
 
 KIND = "fpemu recording: conversions"
@@ -123,7 +123,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         lacking = [name for name in _PART_FIELDS if not isinstance(entry, dict) or name not in entry]
         if lacking:
             raise RecordingError(f"{path}: a part lacks {', '.join(lacking)}")
-        if entry["name"] not in PARTS or entry["file"] not in files:
+        if str(entry["name"]) not in PARTS or str(entry["file"]) not in files:
             raise RecordingError(f"{path}: part {entry['name']!r} is unknown or its file is not listed")
     if manifest["hash"].get("definition") != DEFINITION or manifest["hash"].get("low_halves") != list(LOW_HALVES):
         raise RecordingError(f"{path}: hashes or kept inputs are defined otherwise than here")
@@ -149,6 +149,8 @@ def _unpack(entry: dict[str, Any], arrays: dict[str, NDArray[Any]], done: dict[s
     """A part from its arrays; ValueError where they do not have the shapes that the manifest tells."""
     name, part = entry["name"], PARTS[entry["name"]]
     coverage = Coverage(tuple((int(first), int(stop)) for first, stop in entry["chunks"]))
+    if not all(0 <= first < stop <= chunks_in_all(part.source) for first, stop in coverage.ranges):
+        raise ValueError(f"its source has chunks 0 to {chunks_in_all(part.source) - 1}")
     base = None if entry["base"] is None else done[entry["base"]]
     if base is not None and base.coverage != coverage:
         raise ValueError("its base covers other chunks")
