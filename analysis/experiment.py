@@ -24,7 +24,8 @@ T = TypeVar("T")
 Unit = dict[str, str | int | float]  # one resumable piece of work, as a key that JSON can hold: {"seed": 0}
 
 PROFILES = ("quick", "full")
-STATUSES = ("holds", "holds with conditions", "does not hold at this scale", "no claim")
+NO_CLAIM = "no claim"  # with this verdict, and only then, an experiment may draw no figures: it has nothing to show yet
+STATUSES = ("holds", "holds with conditions", "does not hold at this scale", NO_CLAIM)
 
 
 @dataclass(frozen=True)

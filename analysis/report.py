@@ -15,8 +15,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis.files import write_whole
 from analysis.results import Result, ResultError, read_all
-from analysis.store import write_whole
 
 STYLES = Path(__file__).with_name("styles")
 PAGE, GALLERY = "index.html", "README.md"

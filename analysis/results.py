@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.experiment import STATUSES
-from analysis.store import Tables, digest, from_csv
+from analysis.files import digest
+from analysis.store import Tables, from_csv
 
 RESULT = "result.json"
 

@@ -7,41 +7,20 @@ the column types travel beside it, so that a table read back is the table that w
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
-from hashlib import sha256
 from io import BytesIO, StringIO
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.files import write_whole
+
 Tables = dict[str, pd.DataFrame]
 
 FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that at every moment it is there in its old or in its new state."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-
-
-def digest(content: bytes) -> str:
-    """SHA-256 as hexadecimal text."""
-    return sha256(content).hexdigest()
 
 
 # ---- what a table may hold ------------------------------------------------------------------------------------------

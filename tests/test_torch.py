@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 
 import fpemu as fp
+from analysis.gpu.hashing import is_nan
+from analysis.gpu.inputs import patterns
+from analysis.gpu.libraries import torch_codes as recorded_codes
+from analysis.gpu.parts import PARTS, TORCH
+from analysis.gpu.replay import predicted
 
 torch = pytest.importorskip("torch", reason="torch is not installed: tox -e torch")
 
@@ -65,3 +70,21 @@ def test_decoding(format: str, dtype: str, overflow: str) -> None:
     codes = np.arange(1 << target.bits, dtype=target.code_dtype)
     tensor = torch.from_numpy(codes.view(np.uint8 if target.bits == 8 else np.int16)).view(getattr(torch, dtype))
     np.testing.assert_array_equal(fp.decode(codes, format), tensor.to(torch.float32).numpy())
+
+
+RECORDED = [name for name, part in PARTS.items() if part.stack == TORCH]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_the_recorder_asks_of_torch(name: str) -> None:
+    """The inputs it makes and the codes it reads are those of the range it was asked for; here on the CPU."""
+    part = PARTS[name]
+    for first, stop in ((0x3F80, 0x3F82), (0x7FFF, 0x8001), (0xC3E0, 0xC3E9)) if part.source.bits == 32 else ((0, 1),):
+        theirs = recorded_codes(part, first, stop, device="cpu")
+        ours = predicted(
+            part, part.prediction({"torch": torch.__version__}), patterns(part.source, np.arange(first, stop))
+        )
+        assert theirs.dtype == ours.dtype and theirs.shape == ours.shape
+        both_nan = is_nan(theirs, part.target) & is_nan(ours, part.target)
+        assert np.array_equal(theirs[~both_nan], ours[~both_nan])
+        assert np.array_equal(is_nan(theirs, part.target), is_nan(ours, part.target))

@@ -24,6 +24,7 @@ import fpemu as fp
 from analysis import environment, experiment, figures, fingerprint, report, runner, store
 from analysis.__main__ import main
 from analysis.experiment import Profile, Verdict, load
+from analysis.files import digest
 from analysis.results import Result, ResultError
 from tests.analysis.fakes import Fakes
 
@@ -53,7 +54,7 @@ def test_a_run_makes_a_whole_result_and_leaves_nothing_partial(fakes: Fakes, rep
     assert not (reports / ".partial").exists()
     record = json.loads((reports / "e90_fake" / "result.json").read_text())
     assert record["environment"]["numpy"] == np.__version__
-    assert record["tables"][0]["sha256"] == store.digest((reports / "e90_fake" / "points.csv").read_bytes())
+    assert record["tables"][0]["sha256"] == digest((reports / "e90_fake" / "points.csv").read_bytes())
     assert record["started"] <= record["finished"] and record["started"].endswith("+00:00")
     assert len(record["units"]) == 4 and record["seconds"] >= 0
 

@@ -1,0 +1,141 @@
+"""``python -m analysis.gpu``: record what a GPU does, and compare recordings with fpemu.
+
+Exit codes of ``record``: 0 recorded; 1 nothing recorded, or failed on the way (the same command goes on).
+Exit codes of ``compare``: 0 identical; 1 differences, or a device that did not repeat itself; 2 nothing to compare, or damaged.
+Both: 2 a wrong command line; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.gpu.device import CudaDevice
+from analysis.gpu.driver import DriverError
+from analysis.gpu.parts import PARTS
+from analysis.gpu.record import CannotRecord, record
+from analysis.gpu.recording import RECORDINGS, Recording, RecordingError, recordings
+
+if TYPE_CHECKING:
+    from analysis.gpu.compare import Comparison
+
+DIFFERENCES, NOTHING, INTERRUPTED = 1, 2, 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m analysis.gpu", description=str(__doc__).partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    recorder = commands.add_parser("record", help="record what the first GPU of this machine does")
+    recorder.add_argument("what", choices=["conversions"], help="every conversion over every input of its source")
+    recorder.add_argument(
+        "--out", type=Path, default=RECORDINGS, metavar="DIR", help="gets <gpu>-<date>/ (default: reports/recordings)"
+    )
+    recorder.add_argument(
+        "--parts", default="*", metavar="PATTERN", help="only parts whose names match, e.g. 'ptx-*' (default: all)"
+    )
+    comparer = commands.add_parser("compare", help="replay recordings on the CPU and name every difference")
+    comparer.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER", help="recordings (default: all of reports/recordings)"
+    )
+    comparer.add_argument(
+        "--stride", type=_positive, default=1, metavar="N", help="replay every N-th chunk of 65,536 inputs (default: 1)"
+    )
+    comparer.add_argument(
+        "--examples", type=_positive, default=8, metavar="N", help="differing inputs to show of a part (default: 8)"
+    )
+    comparer.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    chosen = [part for name, part in PARTS.items() if fnmatch.fnmatchcase(name, arguments.parts)]
+    if not chosen:
+        raise CannotRecord(f"no part matches {arguments.parts!r}; there are: {', '.join(PARTS)}")
+    place = record(CudaDevice(), arguments.out, parts=chosen, tell=_say)
+    print(f"wrote {place}")
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    # Only here: it explains examples with fpemu.testing, which imports Hypothesis, and recording needs neither.
+    from analysis.gpu.compare import compare
+
+    folders = arguments.folders or recordings(RECORDINGS)
+    if not folders:
+        raise RecordingError("no recording yet; on a machine with a GPU: python -m analysis.gpu record conversions")
+    told: list[dict[str, Any]] = []
+    same = True
+    for folder in folders:
+        recording = Recording.read(folder)
+        if not recording.is_gpu:
+            raise RecordingError(f"{folder}: was made by a stand-in, not by a GPU")
+        found = compare(
+            recording,
+            stride=arguments.stride,
+            examples=arguments.examples,
+            watch=lambda name: _say(f"replaying {name}"),
+        )
+        same = same and bool(found) and all(one.is_identical and one.deterministic for one in found)
+        told.append({"recording": recording.name, "device": recording.manifest["device"]["name"], **_parts(found)})
+        if not arguments.json:
+            print(_text(recording, found))
+    if arguments.json:
+        print(json.dumps(told, indent=1))
+    return 0 if same else DIFFERENCES
+
+
+def _parts(found: list[Comparison]) -> dict[str, Any]:
+    return {"parts": [comparison.record() for comparison in found]}
+
+
+def _text(recording: Recording, found: list[Comparison]) -> str:
+    identical = sum(comparison.is_identical for comparison in found)
+    lines = [
+        f"{recording.hardware}, recorded {recording.manifest['recorded']}: {identical} of {len(found)} parts identical",
+        *(comparison.text() for comparison in found),
+        *(f"{entry['name']:<28} not recorded     {entry['reason']}" for entry in recording.manifest["not_recorded"]),
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code, and says in one line what is wrong."""
+    try:
+        chosen = _parser().parse_args(arguments)
+    except SystemExit as exit:
+        return int(exit.code or 0)
+    try:
+        return _record(chosen) if chosen.command == "record" else _compare(chosen)
+    except (CannotRecord, DriverError) as error:
+        _say(f"error: {error}")
+        return 1
+    except RecordingError as error:
+        _say(f"error: {error}")
+        return NOTHING
+    except OSError as error:
+        _say(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}")
+        return 1 if chosen.command == "record" else NOTHING
+    except KeyboardInterrupt:
+        kept = ": finished parts are kept; the same command goes on" if chosen.command == "record" else ""
+        _say(f"interrupted{kept}")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""The GPU as the recorder sees it: facts for the manifest, and the codes of a part for a range of inputs."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any, Protocol
+
+from analysis import environment
+from analysis.gpu import compiler
+from analysis.gpu.driver import Context
+from analysis.gpu.inputs import CHUNK, Codes, chunk_inputs
+from analysis.gpu.instructions import ENTRY
+from analysis.gpu.libraries import fpemu_codes, torch_codes
+from analysis.gpu.parts import FPEMU, PTX, TORCH, Part
+from analysis.gpu.speed import Timing, timings
+
+LIBRARIES = ("numpy", "numba", "numba-cuda", "cuda-bindings", "torch", "cupy-cuda13x", "cupy-cuda12x")
+BLOCK_CHUNKS = 1 << 10  # chunks converted at a time: 2**26 inputs, at most 256 MiB of codes
+
+
+class Unavailable(Exception):
+    """This part cannot be recorded here, for the reason given; the others can."""
+
+
+class Device(Protocol):
+    """What the recorder asks of a device."""
+
+    block_chunks: int
+
+    def facts(self) -> dict[str, Any]:
+        """Of the device; ``is_gpu`` says whether it is hardware."""
+
+    def software(self) -> dict[str, str]:
+        """Names and versions of everything that took part."""
+
+    def codes(self, part: Part, first: int, stop: int) -> Codes:
+        """The codes of a part for the inputs of chunks ``[first, stop)``, on the host; valid until the next call.
+
+        Raises Unavailable where the part cannot be recorded here.
+        """
+
+    def detail(self, part: Part) -> dict[str, Any]:
+        """What else the manifest says of a part: the source of its kernel, its opcodes."""
+
+    def timings(self) -> list[Timing]:
+        """How fast our kernels and torch's casts are beside a copy of the same bytes."""
+
+
+class CudaDevice:
+    """The first GPU of this machine.  Raises driver.DriverError where there is none."""
+
+    block_chunks = BLOCK_CHUNKS
+
+    def __init__(self) -> None:
+        self._context = Context()
+        self._size = BLOCK_CHUNKS * CHUNK * 4
+        self._memory = self._context.allocate(self._size)
+        self._host = self._context.host_buffer(self._size)
+        self._kernels: dict[str, tuple[Any, bytes, str]] = {}
+
+    @property
+    def architecture(self) -> str:
+        """What the compiler calls this GPU, ``sm_90``."""
+        return "sm_{}{}".format(*self._context.compute_capability)
+
+    def facts(self) -> dict[str, Any]:
+        """See Device."""
+        return {
+            "is_gpu": True,
+            "name": self._context.name,
+            "compute_capability": "{}.{}".format(*self._context.compute_capability),
+        }
+
+    def software(self) -> dict[str, str]:
+        """See Device."""
+        found = {name: environment.version(name) for name in LIBRARIES}
+        return {
+            "driver": _driver_version(),
+            "cuda_of_driver": self._context.cuda_version,
+            "nvrtc_and_ptxas": compiler.version(),
+            "torch_cuda": _torch_cuda(),
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            **{name: version for name, version in found.items() if version != "absent"},
+        }
+
+    def codes(self, part: Part, first: int, stop: int) -> Codes:
+        """See Device."""
+        if part.stack == PTX:
+            return self._hardware(part, first, stop)
+        try:
+            return {TORCH: torch_codes, FPEMU: fpemu_codes}[part.stack](part, first, stop)
+        except Exception as error:  # of a library, whatever it is: the hardware's parts do not depend on it
+            raise Unavailable(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+
+    def _hardware(self, part: Part, first: int, stop: int) -> Codes:
+        assert part.instruction is not None
+        size = chunk_inputs(part.source)
+        start, count = first * size, (stop - first) * size
+        kernel, _, _ = self._kernel(part)
+        self._context.launch(kernel, self._memory, start, count // part.instruction.shape.lanes)
+        dtype = part.holder.code_dtype
+        codes: Codes = self._host[: count * dtype.itemsize].view(dtype)
+        self._context.copy_to_host(codes, self._memory)
+        return codes
+
+    def _kernel(self, part: Part) -> tuple[Any, bytes, str]:
+        """The loaded kernel of a part, its machine code and its PTX."""
+        if part.name not in self._kernels:
+            assert part.instruction is not None
+            try:
+                cubin, ptx = compiler.compile_source(part.instruction.source, self.architecture)
+            except compiler.CannotCompile as error:
+                raise Unavailable(f"does not compile for {self.architecture}: {error}") from None
+            self._kernels[part.name] = self._context.load(cubin, ENTRY), cubin, ptx
+        return self._kernels[part.name]
+
+    def detail(self, part: Part) -> dict[str, Any]:
+        """See Device."""
+        if part.instruction is None:
+            return {}
+        _, cubin, _ = self._kernel(part)
+        opcodes = compiler.opcodes(cubin)
+        return {"source": part.instruction.source, **({} if opcodes is None else {"opcodes": opcodes})}
+
+    def timings(self) -> list[Timing]:
+        """See Device."""
+        return timings(self._context)
+
+
+def _driver_version() -> str:
+    """The driver's own version, as nvidia-smi gives it; "unknown" without that tool."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def _torch_cuda() -> str:
+    """The CUDA version torch was built with; "absent" without torch."""
+    try:
+        metadata.version("torch")
+        import torch
+    except (metadata.PackageNotFoundError, ImportError):
+        return "absent"
+    return str(torch.version.cuda)

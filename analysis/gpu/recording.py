@@ -1,0 +1,258 @@
+"""A finished recording as it lies on disk: manifest.json and at most six .npz files, read without pickles.
+
+Of every part a file holds ``<part>.hashes`` and ``<part>.class_hashes`` (uint64, one a chunk), ``<part>.codes`` (of the
+kept inputs, shape (chunks, kept)) and ``<part>.surprises`` (uint32, shape (n, 2): inputs that fpemu of that day did not
+predict, beside their codes; at most SURPRISES).  The hashes and codes of a part with a base are stored as the exclusive
+or with those of the base, and class hashes as the exclusive or with the hashes: nearly all zeros, which compress away.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.files import digest, write_whole
+from analysis.gpu.hashing import DEFINITION, Hashes
+from analysis.gpu.inputs import CHUNK, LOW_HALVES, Codes, Coverage, chunks_in_all, kept_offsets
+from analysis.gpu.parts import PARTS, Part
+
+KIND = "fpemu recording: conversions"
+SCHEMA = 1
+MANIFEST = "manifest.json"
+RECORDINGS = Path(__file__).resolve().parents[2] / "reports" / "recordings"
+MOST_BYTES = 4 << 20  # of a file
+MOST_FILES = 6
+SURPRISES = 4096  # of a part
+
+_FIELDS: dict[str, type] = {
+    "kind": str,
+    "schema": int,
+    "device": dict,
+    "software": dict,
+    "fpemu": str,
+    "recorded": str,
+    "seconds": float,
+    "hash": dict,
+    "parts": list,
+    "not_recorded": list,
+    "timings": list,
+    "files": list,
+}
+_PART_FIELDS = ("name", "file", "base", "chunks", "inputs", "deterministic", "codes")
+
+
+class RecordingError(Exception):
+    """A recording is missing, damaged or of another kind; one line that names the file."""
+
+
+@dataclass
+class PartData:
+    """What was recorded of one part; ``codes`` is None where only hashes are."""
+
+    coverage: Coverage
+    hashes: Hashes
+    class_hashes: Hashes
+    codes: Codes | None
+    surprises: NDArray[np.uint32]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A folder, its manifest and its parts."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    parts: dict[str, PartData]
+
+    @property
+    def name(self) -> str:
+        """The folder's name, ``<gpu>-<date>``."""
+        return self.folder.name
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether this is what a GPU did, and no stand-in."""
+        return self.manifest["device"].get("is_gpu") is True
+
+    @property
+    def hardware(self) -> str:
+        """The GPU's name."""
+        return str(self.manifest["device"].get("name", "unknown"))
+
+    @classmethod
+    def read(cls, folder: Path) -> Recording:
+        """Read a folder, check every digest and every shape; RecordingError names what is wrong with which file."""
+        manifest = _read_manifest(folder)
+        archives = {entry["file"]: _read_file(folder / entry["file"], entry) for entry in manifest["files"]}
+        parts: dict[str, PartData] = {}
+        for entry in manifest["parts"]:  # a base comes before what is built on it
+            try:
+                parts[entry["name"]] = _unpack(entry, archives[entry["file"]], parts)
+            except (KeyError, ValueError, TypeError) as error:
+                raise RecordingError(f"{folder.name}/{entry['file']}: {entry['name']}: {error}") from None
+        return cls(folder, manifest, parts)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = f"{folder.name}/{MANIFEST}"
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise RecordingError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise RecordingError(f"{path}: not JSON ({error})") from None
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND or manifest.get("schema") != SCHEMA:
+        raise RecordingError(f"{path}: is no {KIND!r} of schema {SCHEMA}")
+    for name, kind in _FIELDS.items():
+        if not isinstance(manifest.get(name), (int, float) if kind is float else kind):
+            raise RecordingError(f"{path}: {name} is missing or not of type {kind.__name__}")
+    for entry in manifest["files"]:
+        if not isinstance(entry, dict) or not {"file", "sha256"} <= set(entry):
+            raise RecordingError(f"{path}: an entry of files lacks its name or digest")
+        if Path(str(entry["file"])).name != entry["file"]:
+            raise RecordingError(f"{path}: {entry['file']!r} is not a plain file name")
+    files = {entry["file"] for entry in manifest["files"]}
+    for entry in manifest["parts"]:
+        lacking = [name for name in _PART_FIELDS if not isinstance(entry, dict) or name not in entry]
+        if lacking:
+            raise RecordingError(f"{path}: a part lacks {', '.join(lacking)}")
+        if str(entry["name"]) not in PARTS or str(entry["file"]) not in files:
+            raise RecordingError(f"{path}: part {entry['name']!r} is unknown or its file is not listed")
+    if manifest["hash"].get("definition") != DEFINITION or manifest["hash"].get("low_halves") != list(LOW_HALVES):
+        raise RecordingError(f"{path}: hashes or kept inputs are defined otherwise than here")
+    return manifest
+
+
+def _read_file(path: Path, entry: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordingError(f"{where}: {error.strerror or error}") from None
+    if digest(content) != entry["sha256"]:
+        raise RecordingError(f"{where}: is not the file that was recorded (its SHA-256 differs)")
+    try:
+        with np.load(BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:
+        raise RecordingError(f"{where}: {error}") from None
+
+
+def _unpack(entry: dict[str, Any], arrays: dict[str, NDArray[Any]], done: dict[str, PartData]) -> PartData:
+    """A part from its arrays; ValueError where they do not have the shapes that the manifest tells."""
+    name, part = entry["name"], PARTS[entry["name"]]
+    coverage = Coverage(tuple((int(first), int(stop)) for first, stop in entry["chunks"]))
+    if not all(0 <= first < stop <= chunks_in_all(part.source) for first, stop in coverage.ranges):
+        raise ValueError(f"its source has chunks 0 to {chunks_in_all(part.source) - 1}")
+    base = None if entry["base"] is None else done[entry["base"]]
+    if base is not None and base.coverage != coverage:
+        raise ValueError("its base covers other chunks")
+    hashes = _array(arrays, f"{name}.hashes", np.dtype(np.uint64), coverage.chunks.shape)
+    class_hashes = _array(arrays, f"{name}.class_hashes", np.dtype(np.uint64), hashes.shape)
+    surprises = arrays[f"{name}.surprises"]
+    if surprises.dtype != np.uint32 or surprises.ndim != 2 or surprises.shape[1] != 2:
+        raise ValueError("surprises are not pairs of uint32")
+    codes = None
+    if f"{name}.codes" in arrays:
+        shape = (hashes.size, kept_offsets(part.source).size)
+        codes = _array(arrays, f"{name}.codes", part.holder.code_dtype, shape)
+    if base is not None:
+        hashes = hashes ^ base.hashes
+        if codes is not None:
+            if base.codes is None:
+                raise ValueError("its base has no codes")
+            codes = codes ^ base.codes
+    return PartData(coverage, hashes, class_hashes ^ hashes, codes, surprises, entry)
+
+
+def _array(arrays: dict[str, NDArray[Any]], name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    array = arrays[name]
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, not {dtype} of shape {shape}")
+    return array
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+def packed(part: Part, data: PartData, base: PartData | None, codes: bool = True) -> dict[str, NDArray[Any]]:
+    """The arrays of a part as they are stored; ``codes=False`` leaves the kept codes out."""
+    arrays: dict[str, NDArray[Any]] = {
+        "hashes": data.hashes if base is None else data.hashes ^ base.hashes,
+        "class_hashes": data.class_hashes ^ data.hashes,
+        "surprises": data.surprises,
+    }
+    if codes and data.codes is not None:
+        arrays["codes"] = data.codes if base is None or base.codes is None else data.codes ^ base.codes
+    return {f"{part.name}.{name}": array for name, array in arrays.items()}
+
+
+def archive(arrays: dict[str, NDArray[Any]]) -> bytes:
+    """Arrays as the bytes of a compressed .npz; equal arrays are equal bytes."""
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def files_of(parts: dict[str, PartData]) -> tuple[dict[str, bytes], dict[str, dict[str, Any]]]:
+    """The .npz files of a recording, and for each part what the manifest says of where it lies.
+
+    Where a file would be larger than MOST_BYTES the kept codes of its parts are left out, those of the last part first,
+    and the manifest says so; ValueError where the hashes alone are too much.
+    """
+    files: dict[str, bytes] = {}
+    places: dict[str, dict[str, Any]] = {}
+    for file in dict.fromkeys(PARTS[name].file for name in parts):
+        inside = [name for name in PARTS if name in parts and PARTS[name].file == file]
+        without: list[str] = []
+        while True:
+            content = archive(_arrays(parts, inside, without))
+            if len(content) <= MOST_BYTES:
+                break
+            candidates = [name for name in inside if parts[name].codes is not None and name not in without]
+            if not candidates:
+                raise ValueError(f"{file}.npz would be {len(content) >> 10} KiB with hashes alone")
+            without.append(candidates[-1])
+        files[f"{file}.npz"] = content
+        reason = f"left out: with them the file would be larger than {MOST_BYTES >> 10} KiB"
+        for name in inside:
+            base = PARTS[name].base
+            places[name] = {
+                "file": f"{file}.npz",
+                "base": base if base in parts else None,
+                "codes": reason if name in without else "kept",
+            }
+    if len(files) > MOST_FILES:
+        raise ValueError(f"a recording has at most {MOST_FILES} .npz files, not {len(files)}")
+    return files, places
+
+
+def _arrays(parts: dict[str, PartData], inside: list[str], without: list[str]) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in inside:
+        base = PARTS[name].base
+        arrays |= packed(PARTS[name], parts[name], parts.get(base) if base else None, name not in without)
+    return arrays
+
+
+def write(folder: Path, manifest: dict[str, Any], files: dict[str, bytes]) -> None:
+    """Write the files of a recording to a folder, the manifest last."""
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(folder / MANIFEST, text.encode())
+
+
+def hash_facts() -> dict[str, Any]:
+    """What the manifest says of the hashes."""
+    return {"definition": DEFINITION, "chunk": CHUNK, "low_halves": list(LOW_HALVES)}
+
+
+def recordings(folder: Path) -> list[Path]:
+    """The folders of recordings under a folder, by name."""
+    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))

@@ -1,0 +1,80 @@
+/* A library that answers like the CUDA driver, without a GPU: memory is the host's, and a launched kernel writes its
+   input's low 16 bits, counted up from `start`, to `out`.  It shows that the calls of analysis/gpu/driver.py arrive with
+   the arguments they should have, and nothing about any kernel. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { OK = 0, OUT_OF_MEMORY = 2, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500 };
+#define CONTEXT ((void *)0x1234)
+
+int cuInit(unsigned flags) { return OK; }
+int cuDriverGetVersion(int *version) { *version = 13020; return OK; }
+int cuDeviceGetCount(int *count) { *count = 1; return OK; }
+int cuDeviceGet(int *device, int number) { *device = number; return OK; }
+int cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "Pretend GPU"); return OK; }
+int cuDeviceGetAttribute(int *value, int attribute, int device)
+{
+    *value = attribute == 75 ? 9 : 0; /* compute capability, major and minor */
+    return attribute == 75 || attribute == 76 ? OK : NOT_FOUND;
+}
+int cuDevicePrimaryCtxRetain(void **context, int device) { *context = CONTEXT; return OK; }
+int cuCtxSetCurrent(void *context) { return context == CONTEXT ? OK : INVALID_CONTEXT; }
+int cuCtxSynchronize(void) { return OK; }
+int cuMemAlloc_v2(void **memory, size_t size) { *memory = malloc(size); return *memory ? OK : OUT_OF_MEMORY; }
+int cuMemFree_v2(void *memory) { free(memory); return OK; }
+int cuMemAllocHost_v2(void **memory, size_t size) { return getenv("PRETEND_NO_PINNED") ? OUT_OF_MEMORY : cuMemAlloc_v2(memory, size); }
+int cuMemcpyDtoH_v2(void *host, void *memory, size_t size) { memcpy(host, memory, size); return OK; }
+int cuMemcpyDtoDAsync_v2(void *target, void *source, size_t size, void *stream)
+{
+    memcpy(target, source, size);
+    return OK;
+}
+int cuModuleLoadData(void **module, const void *image)
+{
+    *module = CONTEXT;
+    return memcmp(image, "\177ELF", 4) ? INVALID_IMAGE : OK;
+}
+int cuModuleGetFunction(void **function, void *module, const char *name)
+{
+    *function = module;
+    return strcmp(name, "convert") ? NOT_FOUND : OK;
+}
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void *stream, void **arguments, void **extra)
+{
+    uint16_t *out = *(uint16_t **)arguments[0];
+    uint32_t start = *(uint32_t *)arguments[1];
+    uint64_t threads = *(uint64_t *)arguments[2];
+    if (!gx || gy != 1 || gz != 1 || !bx || by != 1 || bz != 1 || shared || stream || extra)
+        return NOT_FOUND;
+    for (uint64_t i = 0; i < threads; i++)
+        out[i] = (uint16_t)(start + i);
+    return OK;
+}
+int cuEventCreate(void **event, unsigned flags) { *event = malloc(1); return OK; }
+int cuEventRecord(void *event, void *stream) { return OK; }
+int cuEventSynchronize(void *event) { return OK; }
+int cuEventElapsedTime(float *milliseconds, void *start, void *end) { *milliseconds = 2.5f; return OK; }
+int cuEventElapsedTime_v2(float *milliseconds, void *start, void *end) { *milliseconds = 2.5f; return OK; }
+int cuEventDestroy_v2(void *event) { free(event); return OK; }
+
+/* cuda-bindings asks for every function by name. */
+int cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, void *status)
+{
+    char newer[128];
+    snprintf(newer, sizeof newer, "%s_v2", name);
+    *function = strcmp(name, "cuGetProcAddress") ? dlsym(RTLD_DEFAULT, newer) : (void *)cuGetProcAddress_v2;
+    if (!*function)
+        *function = dlsym(RTLD_DEFAULT, name);
+    if (status)
+        *(int *)status = *function ? 0 : 1;
+    return OK;
+}
+int cuGetProcAddress(const char *name, void **function, int version, uint64_t flags)
+{
+    return cuGetProcAddress_v2(name, function, version, flags, NULL);
+}
