@@ -229,7 +229,7 @@ STACKS: Mapping[str, Stack] = Stacks(
                    note="float32 subnormals on the way are flushed"),
                Row((E4M3, E5M2, *IEEE_LIKE, *FNUZ, "float8_e4m3b11fnuz"), ALL),
                Row((E8M0,), NARROW, note="from float32 below 1.5 * 2^-127 it rounds up, not to the nearest"),
-               Row((FP4,), ALL, {"nan": "negated-zero"}))),
+               Row((FP4,), ALL, note="a NaN becomes -0 whatever its sign; here it raises"))),
         Stack("onnx-saturate", "ONNX Cast with saturate=1, the default",
               ("ONNX operators, Cast 19 to 25; ONNX, Float stored in 8 bits",), _onnx("saturate", "propagate")),
         Stack("onnx-nosat", "ONNX Cast with saturate=0",
