@@ -9,6 +9,7 @@ from fpemu.histogram import Band, ExponentHistogram, intersect_bands
 from fpemu.io import load, save
 from fpemu.packing import pack, unpack
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals
+from fpemu.stacks import STACKS, Stack
 from fpemu.stats import CastLoss, TensorStats, exponent_histogram, tensor_stats
 from fpemu.targets.threads import get_threads, set_threads
 
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FORMATS",
+    "STACKS",
     "Band",
     "Cast",
     "CastLoss",
@@ -24,6 +26,7 @@ __all__ = [
     "NaN",
     "Overflow",
     "Rounding",
+    "Stack",
     "Stochastic",
     "Subnormals",
     "TensorStats",

@@ -76,13 +76,17 @@ class Subnormals(Policy):
 
 
 class NaN(Policy):
-    """What a NaN becomes.  A format without NaN raises unless MAX or ZERO is chosen."""
+    """What a NaN becomes.  A format without NaN raises unless one of the last four is chosen."""
 
     CANONICAL = "canonical"  #: the format's quiet NaN, the sign kept where its NaN has one. The default
     UNSIGNED = "unsigned"  #: the format's quiet NaN, the sign dropped
     RAISE = "raise"  #: ValueError
     MAX = "max"  #: the largest finite value, positive (PTX, for FP4 and FP6)
     ZERO = "zero"  #: zero, positive (in a format without one, whatever a zero becomes)
+    LIMIT = "limit"  #: the largest finite value of the NaN's sign (QPyTorch)
+    NEGATED_ZERO = (
+        "negated-zero"  #: a zero of the other sign: -0, of a NaN with the sign bit +0 (ml_dtypes, FP4 and FP6)
+    )
 
 
 class To(Enum):
@@ -266,11 +270,20 @@ class Cast:
             return self.format.sign_mask if negative else 0
         if self.nan is NaN.ZERO:
             return 0 if self.format.has_zero else self.zero_code()
-        if self.nan is NaN.MAX:
+        if self.nan is NaN.NEGATED_ZERO:
+            return self._negated_zero(negative)
+        if self.nan is NaN.MAX or (self.nan is NaN.LIMIT and not negative):
             return self.format.max_code
+        if self.nan is NaN.LIMIT:
+            return self.format.min_code
         code = self.canonical_nan(negative)
         assert code is not None
         return code
+
+    def _negated_zero(self, negative: bool) -> int:
+        if not self.format.has_zero:
+            return self.zero_code()
+        return self.format.sign_mask if self.format.negative_zero and not negative else 0
 
     def zero_code(self) -> int:
         """What a zero becomes in a format without one (E8M0): NaN, or the smallest value where finite values clamp."""

@@ -474,6 +474,12 @@ def _nan_input(negative: bool, cast: Cast) -> tuple[int, str]:
         return last_rung(cast.format), "NaN: the largest finite value"
     if cast.nan is NaN.ZERO:
         return _zero(False, cast)[0], "NaN: zero"
+    if cast.nan is NaN.NEGATED_ZERO:
+        return _zero(not negative, cast)[0], "NaN: a zero of the other sign"
+    if cast.nan is NaN.LIMIT:
+        return encode(
+            math.inf * (-1 if negative else 1), Cast(cast.format, overflow="saturate")
+        ), "NaN: the largest finite value of its sign"
     if cast.nan is NaN.RAISE or code is None:
         raise ValueError(f"NaN cannot become {cast.format.name}: name a policy, nan='max' or nan='zero'")
     return code, "NaN: the canonical one"

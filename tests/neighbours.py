@@ -79,6 +79,6 @@ def expected(placed: Placed, cast: Cast) -> Array:
 
 
 def _nan(sign: float, cast: Cast) -> int:
-    if not cast.format.has_nan and cast.nan not in (NaN.MAX, NaN.ZERO):
+    if not cast.format.has_nan and cast.nan not in (NaN.MAX, NaN.ZERO, NaN.LIMIT, NaN.NEGATED_ZERO):
         return 0  # raises: the inputs hold none
     return reference.encode(np.copysign(np.nan, sign), cast)

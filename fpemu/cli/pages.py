@@ -25,6 +25,7 @@ EXAMPLES = {
     "formats": ("fpemu formats e4m3",),
     "explain": ("fpemu explain 0.3 e4m3", "fpemu explain -464 e4m3 --all-roundings"),
     "inspect": ("fpemu inspect gradients.npz",),
+    "conform": ("fpemu conform --list",),
     "check": ("fpemu check mine:to_fp8 --to e4m3",),
 }
 

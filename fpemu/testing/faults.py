@@ -36,7 +36,6 @@ def kind_of(x: Real, got: Real, right: Explanation, cast: Cast, source: FloatFor
     largest = reference.rung(reference.last_rung(format), format)
     if abs(Fraction(x)) > largest or _is_nan(got) or math.isinf(got):
         return "wrong overflow threshold" if _near_threshold(x, right, format) else "wrong overflow result"
-    assert gap is not None or x == 0
     if gap is not None and gap.position == HALF and abs(Fraction(got)) in (gap.inner, gap.outer):
         return "ties away" if abs(Fraction(got)) == gap.outer else "ties to zero"
     if _rounds_twice(x, got, cast, source):
@@ -96,7 +95,10 @@ def intermediates(cast: Cast, source: FloatFormat | None) -> list[FloatFormat]:
 
 def policies_like(cast: Cast, source: FloatFormat | None) -> Iterator[Cast]:
     """Other policies for the same format, those that differ in fewest things first; then those that round twice."""
-    nans = (cast.nan, *(nan for nan in (NaN.CANONICAL, NaN.MAX, NaN.ZERO) if nan is not cast.nan))
+    nans = (
+        cast.nan,
+        *(nan for nan in (NaN.CANONICAL, NaN.MAX, NaN.ZERO, NaN.LIMIT, NaN.NEGATED_ZERO) if nan is not cast.nan),
+    )
     roundings = [rounding for rounding in Rounding if rounding is not Rounding.STOCHASTIC]
     found = [
         cast.replace(rounding=rounding, overflow=overflow, subnormals=subnormals, nan=nan)
