@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pretend_driver import build, needs_compiler
 
 pytest.importorskip("cuda.bindings.nvrtc")
 
@@ -23,6 +23,7 @@ from analysis.gpu.instructions import ENTRY
 from analysis.gpu.parts import PARTS, PTX
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.ptx
 HARDWARE = [name for name, part in PARTS.items() if part.stack == PTX]
 HOPPER = "sm_90"
 
@@ -130,22 +131,10 @@ print(json.dumps(told))
 """
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@needs_compiler
 @pytest.mark.parametrize("pinned", [True, False])
 def test_the_driver_gets_the_right_calls(tmp_path: Path, pinned: bool) -> None:
-    library = tmp_path / "libcuda.so.1"
-    build = [
-        "cc",
-        "-shared",
-        "-fPIC",
-        "-w",
-        "-Wl,-soname,libcuda.so.1",
-        "-o",
-        library,
-        HERE / "pretend_driver.c",
-        "-ldl",
-    ]
-    subprocess.run(build, check=True)
+    library = build(tmp_path)
     environment = {**os.environ, **({} if pinned else {"PRETEND_NO_PINNED": "1"})}
     done = subprocess.run(
         [sys.executable, "-c", CALLS, str(library)], capture_output=True, text=True, cwd=HERE.parent, env=environment

@@ -8,7 +8,7 @@ one is compared with zero first, at each access.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
 from functools import cache
 from typing import Any
 
@@ -22,7 +22,7 @@ from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
 from fpemu.targets.chain import Stages
 from fpemu.targets.cpu import TYPES, frozen_spec, made_once
 
-Grid = Callable[..., Any]  # grid[blocks, threads, stream](...)
+Grid = Any  # queued by ``launch``
 
 THREADS = 256  # of a block
 EACH = 4  # elements that a thread loads before it converts the first: enough bytes under way to fill the memory bus
@@ -36,6 +36,14 @@ _NONE = {DecodeSpec: DecodeSpec(*[0] * len(DecodeSpec._fields)), EncodeSpec: Enc
 def blocks_of(size: int) -> int:
     """How many blocks so many elements take, a tile each."""
     return -(-size // TILE)
+
+
+def launch(grid: Grid, blocks: int, stream: Any, *arguments: Any) -> None:
+    """Queue a grid on a stream."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a small array makes a small grid: that is no mistake to be warned of
+        ready = grid[blocks, THREADS, stream]
+    ready(*arguments)
 
 
 def numbers_of(stages: Stages, lane: Lane) -> tuple[Any, ...]:
@@ -207,4 +215,4 @@ def largest_code_grid(reads: np.dtype[Any]) -> Grid:
 
 def compiled(function: Any, *signature: Any) -> Grid:
     """A grid compiled for its signature and the current GPU."""
-    return cuda.jit(types.void(*signature))(function)  # type: ignore[no-any-return]
+    return cuda.jit(types.void(*signature))(function)

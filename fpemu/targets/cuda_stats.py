@@ -18,10 +18,10 @@ from fpemu.kernels.random import random_counter, random_word
 from fpemu.kernels.spec import STOCHASTIC, Lane, Plan
 from fpemu.targets.cpu import TYPES, made_once
 from fpemu.targets.cpu_stats import BLOCK, COLUMNS, COUNTS, HISTOGRAM_BLOCK, SUMS
-from fpemu.targets.cuda import SIMULATED, Grid, array_of, compiled, spec_types
+from fpemu.targets.cuda import SIMULATED, THREADS, Grid, array_of, compiled, spec_types
 
 SEGMENT = 32 * BLOCK  # elements of one block of threads in 32-bit lanes; in 64-bit lanes it takes BLOCK
-THREADS = COLUMNS
+assert THREADS == COLUMNS  # a thread, a column
 HISTOGRAM_GRID = 512  # at most so many blocks of threads make histograms, each over many pieces, in a fixed order
 TABLE_COPIES = 8  # of a histogram of a 32-bit lane: fewer threads wait for each other at one entry
 SQUARE_BITS = 46  # squares of significands are added up as integers in units of 2**-46

@@ -31,7 +31,7 @@ from fpemu.targets.chain import (
     exact_values,
     is_nan_limits,
 )
-from fpemu.targets.cuda import SIMULATED, THREADS, blocks_of
+from fpemu.targets.cuda import SIMULATED, blocks_of, launch
 from fpemu.targets.dispatch import is_torch
 from fpemu.targets.host import FIRST, as_index, seed_word
 
@@ -455,4 +455,4 @@ def wait(of: DeviceArray) -> None:
 
 def _launch(grid: Any, of: DeviceArray, *arguments: Any, size: int | None = None) -> None:
     """Queue a grid with a thread for every so many elements."""
-    grid[blocks_of(of.size if size is None else size), THREADS, of.stream](*arguments)
+    launch(grid, blocks_of(of.size if size is None else size), of.stream, *arguments)

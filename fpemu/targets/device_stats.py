@@ -18,7 +18,7 @@ from fpemu.targets import cuda_stats
 from fpemu.targets import device as on
 from fpemu.targets.chain import FLOAT32, ExactPass, Source, Stages
 from fpemu.targets.cpu_stats import COUNTS, HISTOGRAM_BLOCK, SUMS
-from fpemu.targets.cuda import numbers_of
+from fpemu.targets.cuda import launch, numbers_of
 from fpemu.targets.device import DeviceArray
 from fpemu.targets.host import as_index, seed_word
 from fpemu.targets.host_stats import NO_UNITS, CastWork, FormatPart, Scale, Units, cast_work, joined
@@ -101,7 +101,7 @@ def _filled(grid: Any, blocks: int, values: Values, found: list[NDArray[Any]], *
     """Run a grid that fills arrays, and bring them to the host."""
     stream = values.of.stream
     there = [cuda.to_device(array, stream=stream) for array in found]
-    grid[blocks, cuda_stats.THREADS, stream](values.memory, *numbers, *there)
+    launch(grid, blocks, stream, values.memory, *numbers, *there)
     here = [array.copy_to_host(stream=stream) for array in there]
     on.wait(values.of)
     return here

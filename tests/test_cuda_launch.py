@@ -1,0 +1,80 @@
+"""Do the grids reach the driver as they should: which, how large, on which stream?  On a pretended driver, without a GPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import pytest
+from pretend_driver import build, needs_compiler
+
+pytest.importorskip("cuda.bindings.nvjitlink", reason="needs numba-cuda[cu13] (tox -e ptx)")
+
+pytestmark = [
+    pytest.mark.ptx,
+    needs_compiler,
+    pytest.mark.skipif(bool(numba.config.ENABLE_CUDASIM), reason="the simulator has no driver"),
+]
+
+WORK = """
+import warnings
+import numpy as np
+from numba import cuda
+import fpemu as fp
+
+warnings.simplefilter("error")
+
+class On:
+    "Memory said to be used on a stream."
+    def __init__(self, x, **facts):
+        self.x, self.__cuda_array_interface__ = x, dict(x.__cuda_array_interface__) | facts
+
+x = np.ones(5000, np.float32)
+there = cuda.to_device(x)
+codes = fp.encode(there, "e4m3")
+assert type(codes) is type(there) and codes.dtype == np.uint8 and codes.shape == (5000,)
+fp.encode(On(there, stream=2), "e4m3")
+fp.encode(On(there, stream=0x5A), "e4m3")
+fp.encode(On(there, shape=(50, 20), strides=(80, 8)), "e4m3")
+fp.encode(On(there, stream=1), "e2m1")
+fp.decode(cuda.to_device(np.zeros(256, np.uint8)), "binary8p1ue")
+queued = cuda.to_device(x, stream=cuda.stream())
+assert fp.encode(queued, "e4m3").stream is queued.stream
+assert fp.quantize(there, "e4m3", out=there) is there
+fp.tensor_stats(there, ["e4m3"])
+fp.tensor_stats(there, ["e4m3"], 3.0)
+"""
+
+#: Grid, blocks and stream of each launch, in order; a tile is 4,096 elements.
+LAUNCHES = [
+    ("conversion", 2, None),
+    ("conversion", 2, 2),
+    ("conversion", 2, 0x5A),
+    ("strided", 1, None),
+    ("first_nan", 2, 1),
+    ("conversion", 2, 1),
+    ("table", 1, None),
+    ("conversion", 2, 0x77),
+    ("conversion", 2, None),
+    ("histogram", 1, None),
+    ("loss", 1, None),
+    ("histogram", 1, None),
+    ("loss", 1, None),
+]
+
+
+def test_launches(tmp_path: Path) -> None:
+    library = build(tmp_path)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(library.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", WORK], capture_output=True, text=True, env=environment, cwd=Path(__file__).parent.parent
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"launch \S*?(\w+)_kernel\S*, (\d+) blocks of 256, stream (\S+)", done.stderr)
+    names = [(re.sub(r".*?([a-z]+(?:_nan)?)$", r"\1", name), int(blocks)) for name, blocks, _ in found]
+    streams = [None if stream == "(nil)" else int(stream, 16) for _, _, stream in found]
+    assert [(*name, stream) for name, stream in zip(names, streams, strict=True)] == LAUNCHES
