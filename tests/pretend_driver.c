@@ -87,6 +87,7 @@ int cuMemGetInfo_v2(size_t *free, size_t *total) { *free = *total = (size_t)1 <<
 int cuMemcpyHtoD_v2(void *to, const void *from, size_t size) { memcpy(to, from, size); return OK; }
 int cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t size, void *stream) { memcpy(to, from, size); return OK; }
 int cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t size, void *stream) { memcpy(to, from, size); return OK; }
+int cuPointerGetAttribute(void *value, int attribute, void *pointer) { memset(value, 0, sizeof(int)); return OK; }
 int cuStreamCreate(void **stream, unsigned flags) { *stream = (void *)0x77; return OK; }
 int cuStreamDestroy_v2(void *stream) { return OK; }
 int cuStreamSynchronize(void *stream) { return OK; }

@@ -214,10 +214,22 @@ def test_bad_input_is_told_what_to_do() -> None:
         fp.encode(x, "e4m3", out=put(np.broadcast_to(np.empty(1, np.uint8), 4)))
     with pytest.raises(TypeError, match="out must be a NumPy array"):
         fp.encode(np.ones(4, np.float32), "e4m3", out=put(np.empty(4, np.uint8)))
-    with pytest.raises(ValueError, match="strides that are no multiple"):
-        odd = np.zeros(4, [("a", np.uint8), ("x", np.float32)])["x"]
-        there = put(np.ones(8, np.float32))
-        there.__cuda_array_interface__ |= {"shape": odd.shape, "strides": odd.strides}
+    with pytest.raises(ValueError, match="out has elements that share memory"):
+        overlapping = np.lib.stride_tricks.as_strided(np.empty(9, np.uint8), (2, 2), (1, 1))
+        fp.encode(put(np.ones((2, 2), np.float32)), "e4m3", out=put(overlapping))
+    with pytest.raises(TypeError, match="on a GPU only native byte order is taken, not >f4"):
+        fp.encode(put(np.ones(4, ">f4")), "e4m3")
+    there = put(np.ones(8, np.float32))
+    for odd in (
+        {"shape": (4,), "strides": (5,)},
+        {"shape": (4,), "data": (there.__cuda_array_interface__["data"][0] + 1, False)},
+    ):
+        with pytest.raises(ValueError, match="elements that do not lie at multiples of their size are not taken"):
+            moved = put(np.ones(8, np.float32))
+            moved.__cuda_array_interface__ |= odd
+            fp.encode(moved, "e4m3")
+    with pytest.raises(TypeError, match="Interface has no memory on a GPU"):
+        there.__cuda_array_interface__["data"] = (0, False)
         fp.encode(there, "e4m3")
     with pytest.raises(TypeError, match="masked arrays are not taken"):
         masked = put(np.ones(4, np.float32))

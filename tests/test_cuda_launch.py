@@ -47,6 +47,17 @@ assert fp.encode(queued, "e4m3").stream is queued.stream
 assert fp.quantize(there, "e4m3", out=there) is there
 fp.tensor_stats(there, ["e4m3"])
 fp.tensor_stats(there, ["e4m3"], 3.0)
+# Into an output of another stream and layout: all on the stream of the input.
+out = cuda.to_device(np.zeros((50, 40), np.uint8))
+x = On(there, shape=(50, 20), strides=None, stream=0x5A)
+fp.encode(x, "e4m3", out=On(out, shape=(50, 20), strides=(40, 2), stream=0x66))
+fp.encode(x, "e4m3", out=On(out, shape=(50, 20), strides=(40, 2), stream=0x66), via="fp16")
+for wrong in (">f4", "|V3"):
+    try:
+        fp.encode(On(there, typestr=wrong), "e4m3")
+    except TypeError:
+        continue
+    raise AssertionError(wrong)
 """
 
 #: Grid, blocks and stream of each launch, in order; a tile is 4,096 elements.
@@ -64,6 +75,10 @@ LAUNCHES = [
     ("loss", 1, None),
     ("histogram", 1, None),
     ("loss", 1, None),
+    ("strided", 1, 0x5A),
+    ("conversion", 1, 0x5A),
+    ("conversion", 1, 0x5A),
+    ("strided", 1, 0x5A),
 ]
 
 

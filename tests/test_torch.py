@@ -88,3 +88,40 @@ def test_what_the_recorder_asks_of_torch(name: str) -> None:
         both_nan = is_nan(theirs, part.target) & is_nan(ours, part.target)
         assert np.array_equal(theirs[~both_nan], ours[~both_nan])
         assert np.array_equal(is_nan(theirs, part.target), is_nan(ours, part.target))
+
+
+# ---- conversions of tensors held against a policy --------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("source", "target", "overflow"),
+    [
+        ("float32", "float8_e5m2", "ieee"),
+        ("bfloat16", "float8_e4m3fn", "saturate"),
+        ("float8_e5m2", "float8_e4m3fn", "saturate"),
+        ("float32", "bfloat16", "ieee"),
+    ],
+)
+def test_check_conversion_takes_tensors_and_what_they_become(source: str, target: str, overflow: str) -> None:
+    from fpemu.testing import check_conversion
+
+    report = check_conversion(lambda x: x.to(getattr(torch, target)), source, target, takes="torch", overflow=overflow)
+    assert report.conforms, report
+    # Values as well as codes, and tensors of what were arrays.
+    as_values = check_conversion(
+        lambda x: x.to(getattr(torch, target)).to(torch.float64), source, target, takes="torch", overflow=overflow
+    )
+    assert as_values.conforms, as_values
+
+
+def test_a_wrong_conversion_of_tensors_is_told() -> None:
+    from fpemu.testing import NotAConversion, check_conversion
+
+    report = check_conversion(
+        lambda x: x.to(torch.float8_e4m3fn), "float64", "e4m3", takes="torch", overflow="saturate"
+    )
+    assert report.fault == "double rounding"
+    with pytest.raises(NotAConversion, match="it returns float8_e5m2, not float8_e4m3fn"):
+        check_conversion(lambda x: x.to(torch.float8_e5m2), "float32", "e4m3", takes="torch")
+    with pytest.raises(NotAConversion, match=r"it raised ZeroDivisionError for a tensor of [\d,]+ torch.float32"):
+        check_conversion(lambda x: 1 // 0, "float32", "e4m3", takes="torch")
+    with pytest.raises(ValueError, match="torch has no dtype for float6_e2m3fn"):
+        check_conversion(lambda x: x, "float6_e2m3fn", "e4m3", takes="torch")

@@ -40,7 +40,7 @@ def _policy(name: str, policy: type[Policy], default: Policy, text: str) -> Call
     "--random-bits", type=click.IntRange(1, 32), default=32, show_default=True, help="Of stochastic rounding."
 )
 @_policy("stochastic", Stochastic, Stochastic.A, "Its P3109 variant.")
-@click.option("--takes", type=click.Choice(["values", "codes", "ml_dtypes"]), default="values", show_default=True,
+@click.option("--takes", type=click.Choice(["values", "codes", "ml_dtypes", "torch"]), default="values", show_default=True,
               help="What the function is called with.")  # fmt: skip
 @click.option("--exhaustive", is_flag=True, help="Try all 2^32 inputs of float32.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the inputs that are drawn.")

@@ -9,7 +9,8 @@ one is compared with zero first, at each access.
 from __future__ import annotations
 
 import warnings
-from functools import cache
+from functools import cache, lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ THREADS = 256  # of a block
 EACH = 4  # elements that a thread loads before it converts the first: enough bytes under way to fill the memory bus
 GROUPS = 4  # of such elements, one after another: what is worked out once for a thread serves them all
 TILE = THREADS * EACH * GROUPS  # elements of a block
+WARNED_BELOW = 128  # blocks: of fewer Numba warns
+_catching = Lock()
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 
 _NONE = {DecodeSpec: DecodeSpec(*[0] * len(DecodeSpec._fields)), EncodeSpec: EncodeSpec(*[0] * len(EncodeSpec._fields))}
@@ -40,10 +43,20 @@ def blocks_of(size: int) -> int:
 
 def launch(grid: Grid, blocks: int, stream: Any, *arguments: Any) -> None:
     """Queue a grid on a stream."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a small array makes a small grid: that is no mistake to be warned of
-        ready = grid[blocks, THREADS, stream]
+    small = blocks < WARNED_BELOW and not SIMULATED
+    ready = _small(grid, blocks, stream) if small else grid[blocks, THREADS, stream]
     ready(*arguments)
+
+
+@lru_cache(maxsize=1024)
+def _small(grid: Grid, blocks: int, stream: Any) -> Any:
+    """A small grid ready to be queued.  Numba warns of it, but a small array is no mistake.
+
+    (Once for each: whoever catches warnings does it for all threads.)
+    """
+    with _catching, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return grid[blocks, THREADS, stream]
 
 
 def numbers_of(stages: Stages, lane: Lane) -> tuple[Any, ...]:

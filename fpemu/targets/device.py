@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numba import cuda
 
-from fpemu.formats import FORMATS, FloatFormat
+from fpemu.formats import FloatFormat
 from fpemu.kernels.spec import LANE32, NEAREST_EVEN, Plan
 from fpemu.targets import cuda as grids
 from fpemu.targets.chain import (
@@ -32,7 +32,7 @@ from fpemu.targets.chain import (
     is_nan_limits,
 )
 from fpemu.targets.cuda import SIMULATED, blocks_of, launch
-from fpemu.targets.dispatch import is_torch
+from fpemu.targets.dispatch import is_torch, torch_format
 from fpemu.targets.host import FIRST, as_index, seed_word
 
 if TYPE_CHECKING:
@@ -57,13 +57,19 @@ class DeviceArray:
     @classmethod
     def of(cls, x: Any) -> DeviceArray:
         """The array of an object on a GPU.  TypeError where it cannot be taken."""
-        if is_torch(x):
-            return _of_torch(x)
-        if isinstance(x, cls):
-            return x
-        if hasattr(x, "__cuda_ndarray__"):
-            return _of_numba(x)
-        return _of_interface(x)
+        array = _of_torch(x) if is_torch(x) else _of_numba(x) if hasattr(x, "__cuda_ndarray__") else _of_interface(x)
+        array._validate()
+        return array
+
+    def _validate(self) -> None:
+        """Refuse what a kernel would read wrongly, or die of."""
+        if isinstance(self.dtype, np.dtype) and not self.dtype.isnative:
+            raise TypeError(f"on a GPU only native byte order is taken, not {self.dtype}: convert it first")
+        if self.size and not self.pointer:
+            raise TypeError(f"{type(self.owner).__name__} has no memory on a GPU")
+        strides = [stride for n, stride in zip(self.shape, self.strides, strict=True) if n > 1]
+        if self.size and any(place % self.itemsize for place in (self.pointer, *strides)):
+            raise ValueError("elements that do not lie at multiples of their size are not taken: copy the array first")
 
     @property
     def size(self) -> int:
@@ -83,7 +89,8 @@ class DeviceArray:
     @property
     def plain(self) -> bool:
         """Whether the elements lie one after another in C order."""
-        return self.size <= 1 or self.strides == _c_strides(self.shape, self.itemsize)
+        wanted = _c_strides(self.shape, self.itemsize)
+        return self.size <= 1 or all(a == b for n, a, b in zip(self.shape, self.strides, wanted, strict=True) if n > 1)
 
     def view(self, bits: np.dtype[Any]) -> DeviceArray:
         """The same elements as integers of their width."""
@@ -94,12 +101,16 @@ class DeviceArray:
         if is_torch(self.owner):
             import torch
 
-            return DeviceArray.of(torch.empty_like(self.owner, dtype=getattr(torch, dtype.name)))
-        if type(self.owner).__module__.partition(".")[0] == "cupy":
+            return self._beside(torch.empty_like(self.owner, dtype=getattr(torch, dtype.name)))
+        if _is_cupy(self.owner):
             import cupy
 
-            return DeviceArray.of(cupy.empty_like(self.owner, dtype=dtype))
-        return replace(DeviceArray.of(cuda.device_array(self.shape, dtype, stream=self.stream)), stream=self.stream)
+            return self._beside(cupy.empty_like(self.owner, dtype=dtype))
+        return self._beside(cuda.device_array(self.shape, dtype, stream=self.stream))
+
+    def _beside(self, made: Any) -> DeviceArray:
+        """What was made for this array, to be used on its stream."""
+        return replace(DeviceArray.of(made), stream=self.stream)
 
     def temporary(self, size: int, dtype: np.dtype[Any]) -> DeviceArray:
         """Flat memory for what is passed on, used on this array's stream.
@@ -110,12 +121,12 @@ class DeviceArray:
         if is_torch(self.owner):
             import torch
 
-            return DeviceArray.of(torch.empty(shape, dtype=getattr(torch, dtype.name), device=self.owner.device))
-        if type(self.owner).__module__.partition(".")[0] == "cupy":
+            return self._beside(torch.empty(shape, dtype=getattr(torch, dtype.name), device=self.owner.device))
+        if _is_cupy(self.owner):
             import cupy
 
-            return DeviceArray.of(cupy.empty(shape, dtype))
-        return replace(DeviceArray.of(cuda.device_array(shape, dtype, stream=self.stream)), stream=self.stream)
+            return self._beside(cupy.empty(shape, dtype))
+        return self._beside(cuda.device_array(shape, dtype, stream=self.stream))
 
     def memory(self) -> tuple[Any, int]:
         """All memory from the first to the last element as a flat device array, and the place of element 0 in it."""
@@ -170,8 +181,7 @@ def _of_torch(x: Any) -> DeviceArray:
         raise TypeError("a tensor that requires grad is not taken: rounding has no gradient; pass x.detach()")
     if x.layout is not torch.strided or x.is_neg() or x.is_conj():
         raise TypeError("only dense tensors are taken: x.to_dense(), x.resolve_neg() or x.resolve_conj() make one")
-    name = str(x.dtype).removeprefix("torch.")
-    dtype = FORMATS[name] if name in FORMATS and name not in ("float16", "float32") else _numpy_dtype(name)
+    dtype = torch_format(x) or _numpy_dtype(str(x.dtype).removeprefix("torch."))
     itemsize = x.element_size()
     return DeviceArray(
         x,
@@ -200,18 +210,45 @@ def _of_numba(x: Any) -> DeviceArray:
 
 
 def _of_interface(x: Any) -> DeviceArray:
-    try:
-        facts = x.__cuda_array_interface__
-    except (AttributeError, RuntimeError, TypeError) as error:
-        raise TypeError(f"{type(x).__name__} is no array on a GPU that can be taken: {error}") from None
+    from fpemu.arrays import ml_format
+
+    facts = x.__cuda_array_interface__
     if facts.get("mask") is not None:
         raise TypeError("masked arrays are not taken: fill the masked elements first")
-    dtype, shape = np.dtype(facts["typestr"]), tuple(facts["shape"])
-    pointer, read_only = facts["data"]
+    # (CuPy's arrays of ml_dtypes say of themselves that they are of void.)
+    named = getattr(x, "dtype", None)
+    own = ml_format(named) if isinstance(named, np.dtype) else None
+    dtype, shape = np.dtype(facts["typestr"]), tuple(int(n) for n in facts["shape"])
+    pointer, read_only = facts["data"] or (0, False)
     strides = facts.get("strides") or _c_strides(shape, dtype.itemsize)
-    gpu = getattr(getattr(x, "device", None), "id", None)
-    gpu = gpu if isinstance(gpu, int) else None
-    return DeviceArray(x, dtype, shape, tuple(strides), pointer or 0, not read_only, _stream(facts.get("stream")), gpu)
+    gpu = _gpu_of(pointer) if pointer else None
+    stream = _stream_of_cupy(x) if _is_cupy(x) else facts.get("stream")
+    return DeviceArray(x, own or dtype, shape, tuple(strides), pointer or 0, not read_only, _stream(stream), gpu)
+
+
+def _is_cupy(x: Any) -> bool:
+    return type(x).__module__.partition(".")[0] == "cupy"
+
+
+def _stream_of_cupy(x: Any) -> int:
+    """The current stream of the GPU where the array is."""
+    import cupy
+
+    with x.device:
+        return int(cupy.cuda.get_current_stream().ptr)
+
+
+def _gpu_of(pointer: int) -> int | None:
+    """The number of the GPU that memory belongs to, from the driver."""
+    if SIMULATED:
+        return None
+    from cuda.bindings import driver
+
+    attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    error, number = driver.cuPointerGetAttribute(attribute, pointer)
+    if error != driver.CUresult.CUDA_SUCCESS:
+        raise TypeError(f"its memory is no GPU's: {error.name}")
+    return int(number)
 
 
 @lru_cache(maxsize=64)
@@ -229,13 +266,29 @@ def convert(to: Conversion, array: DeviceArray, out: Any, seed: int, offset: int
     x = array.view(to.bits)
     with x.current():
         result = x.like(to.dtype) if out is None else _checked_output(out, x, to.dtype)
-        if x.size:
-            written = result.view(np.dtype(f"u{result.itemsize}"))
-            x = _apart(x, written)
-            if to.refuses_nan is not None:
-                _refuse_nan(to.refuses_nan, x, to.source)
-            _run(to.passes, x, written, seed_word(seed), offset)
+        if not x.size:
+            return result.owner
+        elsewhere = result.stream != x.stream
+        if elsewhere:  # what is queued there reads or writes the output, and what comes later there will
+            wait(result)
+        written = replace(result, dtype=np.dtype(f"u{result.itemsize}"), stream=x.stream)
+        x = _apart(x, written)
+        if to.refuses_nan is not None:
+            _refuse_nan(to.refuses_nan, x, to.source)
+        _run(to.passes, x, written, seed_word(seed), offset)
+        if elsewhere:
+            wait(x)
+        if out is not None and is_torch(out):
+            _tell_autograd(out)
     return result.owner
+
+
+def _tell_autograd(tensor: Any) -> None:
+    """That a tensor was written to, as it is by torch's own functions in place."""
+    import torch
+
+    if not tensor.is_inference():
+        torch.autograd.graph.increment_version(tensor)
 
 
 def checked_codes(array: DeviceArray, source: FloatFormat) -> DeviceArray:
@@ -271,13 +324,21 @@ def _checked_output(out: Any, x: DeviceArray, dtype: np.dtype[Any]) -> DeviceArr
         raise ValueError(f"out must have shape {x.shape}, not {there.shape}")
     if not there.writeable:
         raise ValueError("out is read-only")
-    if there.size and any(n > 1 and stride == 0 for n, stride in zip(there.shape, there.strides, strict=True)):
+    if there.size and _shares_memory(there):
         raise ValueError("out has elements that share memory")
     if None not in (there.gpu, x.gpu) and there.gpu != x.gpu:
         raise ValueError(f"out must lie on GPU {x.gpu}, where the input does, not on GPU {there.gpu}")
-    if there.stream != x.stream and not isinstance(there.stream, int):
-        there.stream.synchronize()
     return there
+
+
+def _shares_memory(array: DeviceArray) -> bool:
+    """Whether elements may overlap: an axis that steps less far than what lies within reaches."""
+    reach = array.itemsize
+    for stride, n in sorted((abs(stride), n) for n, stride in zip(array.shape, array.strides, strict=True) if n > 1):
+        if stride < reach:
+            return True
+        reach += (n - 1) * stride
+    return False
 
 
 def _apart(x: DeviceArray, out: DeviceArray) -> DeviceArray:
@@ -299,7 +360,8 @@ def _run(passes: Passes, x: DeviceArray, out: DeviceArray, key: np.uint64, first
     if len(passes) == 1 and isinstance(passes[0], Pass):
         _run_pass(passes[0], x, out, key, first)
         return
-    x, result = plain(x), out if out.plain else out.temporary(out.size, out.dtype)  # type: ignore[arg-type]
+    assert isinstance(out.dtype, np.dtype)
+    x, result = plain(x), out if out.plain else x.temporary(out.size, out.dtype)
     flat_x, flat_out = x.memory()[0], result.memory()[0]
     buffers = [x.temporary(min(x.size, CHUNK), one.writes) for one in passes[:-1]]
     for start in range(0, x.size, CHUNK):
@@ -389,9 +451,6 @@ def _axes(x: DeviceArray, out: DeviceArray, in_order: bool) -> tuple[tuple[int, 
     Unless elements must be counted ``in_order``, axes are taken as they lie in the result, so that arrays of the same
     order in memory, whichever it is, come out flat.
     """
-    for array in (x, out):
-        if any(stride % array.itemsize for stride in array.strides):
-            raise ValueError("strides that are no multiple of the element's size are not taken: copy the array first")
     rows = [
         (n, a // x.itemsize, b // out.itemsize)
         for n, a, b in zip(x.shape, x.strides, out.strides, strict=True)

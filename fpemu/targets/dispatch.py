@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from fpemu.formats import FORMATS, FloatFormat
 
 if TYPE_CHECKING:
     from fpemu.targets.device import DeviceArray
@@ -29,10 +32,20 @@ def on_device(x: Any) -> DeviceArray | None:
 def _lies_on_gpu(x: Any) -> bool:
     if is_torch(x):
         return bool(x.is_cuda)
-    # (The second attribute is Numba's own, which its simulator's arrays have too.)
-    return hasattr(x, "__cuda_array_interface__") or hasattr(x, "__cuda_ndarray__")
+    try:
+        # (The second attribute is Numba's own, which its simulator's arrays have too.)
+        return hasattr(x, "__cuda_array_interface__") or hasattr(x, "__cuda_ndarray__")
+    except Exception as error:  # whatever a property of a foreign class raises
+        raise TypeError(f"{type(x).__name__} is no array on a GPU that can be taken: {error}") from None
+
+
+def torch_format(tensor: Any) -> FloatFormat | None:
+    """The format of a torch tensor's dtype where NumPy has no such dtype (bfloat16, FP8), else None."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    return FORMATS.get(name) if name not in ("float16", "float32") else None
 
 
 def is_torch(x: Any) -> bool:
     """Whether x is a torch tensor."""
-    return hasattr(x, "is_cuda") and any(base.__module__.partition(".")[0] == "torch" for base in type(x).__mro__)
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)

@@ -37,11 +37,13 @@ def check_conversion(
 
     Parameters
     ----------
-    function: takes inputs, an array or one at a time, and returns codes (integers, ml_dtypes) or values (floats).
+    function: takes inputs, an array or one at a time, and returns codes (integers, ml_dtypes) or values (floats), as
+        arrays or torch tensors.
     source: what the inputs come in: float64, float32, or any format of at most 16 bits.
     target: a format or a Cast.
     exhaustive: try all 2**32 inputs of float32 (of a source of at most 16 bits all are tried anyway).
-    takes: "values" (float16, float32 or float64, whichever holds them), "codes" of the source, or "ml_dtypes" arrays.
+    takes: "values" (float16, float32 or float64, whichever holds them), "codes" of the source, "ml_dtypes" arrays, or
+        "torch" tensors on the CPU.
     seed: of the inputs that are drawn.
     progress: show a progress bar on standard error while all inputs of float32 are tried.
     policies: rounding, overflow, subnormals, nan, ... as for ``fpemu.Cast``.
@@ -129,7 +131,9 @@ class _Check:
         if not self.failing:
             return Report(name, self.cast, self.source.name, self.tried, 0, exhaustive)
         wrong = np.concatenate(self.wrong)
-        examples = [self.example(bits) for bits in _spread(_simplest(wrong, self.source), LOOKED_AT)]
+        chosen = _spread(_simplest(wrong, self.source), LOOKED_AT)
+        got = self.as_values(self.results(chosen))  # in one call: functions may be slow to start
+        examples = [self.example(pattern, value) for pattern, value in zip(chosen, got.tolist(), strict=True)]
         sample = self.source.chosen(self.cast.format, 1) if self.source.bits > 16 else next(self.source.all())
         if self.cast.raises_on_nan:
             sample = sample[~np.isnan(self.source.values(sample))]
@@ -153,10 +157,9 @@ class _Check:
             self.implements(np.concatenate([wrong, sample])),
         )
 
-    def example(self, pattern: Any) -> Counterexample:
-        """One failing input, told."""
-        bits = np.array([pattern])
-        x, got = reference.as_real(float(self.source.values(bits)[0])), float(self.as_values(self.results(bits))[0])
+    def example(self, pattern: Any, got: float) -> Counterexample:
+        """One failing input and its result, told."""
+        x = reference.as_real(float(self.source.values(np.array([pattern]))[0]))
         right = reference.explain(x, self.cast, source=self.source.format or "float64")
         kind = kind_of(x, reference.as_real(got), right, self.cast, self.source.format)
         return Counterexample(x, self.source.name, reference.as_real(got), right.value, right.code, right.rule, kind)

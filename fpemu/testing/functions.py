@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fpemu.arrays import codes_of, ml_format
 from fpemu.formats import FloatFormat
+from fpemu.targets.dispatch import is_torch, torch_format
 
 Function = Callable[[Any], Any]
 
@@ -24,6 +25,8 @@ def called(function: Function, x: NDArray[Any], target: FloatFormat) -> NDArray[
     A function that takes no arrays is called for each element.
     Raises NotAConversion, with the function's own exception as its cause where it raised one.
     """
+    if is_torch(x):
+        return _settled(_call(function, x), x, target)
     return _one_by_one(function, x, target) if _is_scalar(function, x) else _settled(_call(function, x), x, target)
 
 
@@ -41,7 +44,8 @@ def _call(function: Function, x: Any) -> Any:
         with np.errstate(all="ignore"):
             return function(x)
     except Exception as error:
-        shown = x if np.ndim(x) == 0 else f"an array of {np.size(x):,} {x.dtype}"
+        kind, size = ("a tensor", x.numel()) if is_torch(x) else ("an array", np.size(x))
+        shown = x if np.shape(x) == () else f"{kind} of {size:,} {x.dtype}"
         raise NotAConversion(f"it raised {type(error).__name__} for {shown}: {error}") from error
 
 
@@ -55,17 +59,17 @@ def _one_by_one(function: Function, x: NDArray[Any], target: FloatFormat) -> NDA
 def _settled(result: Any, x: NDArray[Any], target: FloatFormat) -> NDArray[Any]:
     """Codes in the target's dtype, or float64 values."""
     try:
-        array = np.asarray(result)
+        array = _from_torch(result) if is_torch(result) else np.asarray(result)
     except Exception as error:
         raise NotAConversion(f"it returns {type(result).__name__}, which is no array: {error}") from error
-    if array.shape != x.shape:
+    if array.shape != tuple(x.shape):
         raise NotAConversion(f"of an array of shape {x.shape} it makes one of shape {array.shape}")
-    own = ml_format(array.dtype)
+    own = torch_format(result) if is_torch(result) else ml_format(array.dtype)
     if own is not None and own != target:
         raise NotAConversion(f"it returns {own.name}, not {target.name}")
     if own is not None or array.dtype.kind in "iu":
         try:
-            return codes_of(array, None if own is not None else target)[0]
+            return codes_of(array, None if ml_format(array.dtype) else target)[0]
         except (TypeError, ValueError) as error:
             raise NotAConversion(f"what it returns are no codes: {error}") from None
     if array.dtype == np.float16 and target.name == "float16":
@@ -73,3 +77,13 @@ def _settled(result: Any, x: NDArray[Any], target: FloatFormat) -> NDArray[Any]:
     if array.dtype.kind == "f":
         return array.astype(np.float64)
     raise NotAConversion(f"it returns {array.dtype}: neither codes (integers) nor values (floats)")
+
+
+def _from_torch(tensor: Any) -> NDArray[Any]:
+    """A tensor's values, or its codes where NumPy has no dtype for them."""
+    import torch
+
+    tensor = tensor.detach().cpu()
+    if torch_format(tensor) is not None:
+        tensor = tensor.view({1: torch.uint8, 2: torch.uint16}[tensor.element_size()])
+    return np.asarray(tensor.numpy())

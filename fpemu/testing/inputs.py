@@ -14,7 +14,7 @@ from fpemu.formats import FloatFormat, as_format
 from fpemu.policies import Cast
 from fpemu.testing.regions import REGIONS, points
 
-TAKES = ("values", "codes", "ml_dtypes")
+TAKES = ("values", "codes", "ml_dtypes", "torch")
 RANDOM = 1 << 16  # bit patterns drawn
 CHUNK = 1 << 22  # inputs at a time, where all are tried
 
@@ -76,7 +76,7 @@ class Source:
         assert self.format is not None
         return decode(bits, self.format)
 
-    def given(self, bits: NDArray[Any]) -> NDArray[Any]:
+    def given(self, bits: NDArray[Any]) -> Any:
         """What the function under test is called with."""
         if self.takes == "codes":
             return bits
@@ -84,7 +84,20 @@ class Source:
             if self.format is None:
                 return bits.view(np.float64)
             return as_ml_dtype(bits, self.format)
+        if self.takes == "torch":
+            return self._tensor(bits)
         return self.values(bits)
+
+    def _tensor(self, bits: NDArray[Any]) -> Any:
+        """As a tensor of torch's dtype of that name."""
+        try:
+            import torch
+        except ImportError:
+            raise ValueError("torch is not installed") from None
+        dtype = getattr(torch, self.name, None)
+        if dtype is None:
+            raise ValueError(f"torch has no dtype for {self.name}: its inputs are taken as values or codes")
+        return torch.from_numpy(np.array(bits)).view(dtype)  # (a copy: what torch gets must be writable)
 
     def right(self, bits: NDArray[Any], to: Cast) -> NDArray[Any]:
         """The right codes."""
