@@ -157,7 +157,9 @@ _STATES = list(_COLOURS)
 
 
 def draw(tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
-    """The heat map."""
+    """The heat map; nothing where nothing was measured."""
+    if "cases" not in tables:
+        return {}
     return {"conformance": draw_conformance(tables["libraries"], tables["cases"])}
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from fpemu.cli.terminal import console, plain_table, print_json
-from fpemu.stacks import STACKS
+from fpemu.stacks import ALL, STACKS
+
+if TYPE_CHECKING:
+    from fpemu.testing.conformance import Outcome
 
 DISAGREES, COULD_NOT_RUN = 1, 2
 
@@ -26,12 +30,12 @@ def conform(stacks: tuple[str, ...], listing: bool, exhaustive: bool, as_json: b
     Each stack runs in a process of its own.
 
     \b
-    "standard"         as a standard says, and as the stack itself says
+    a standard's name  as that says, and as the stack itself says
     "own policy only"  as the stack says, which is not the standard
     "neither"          counter-examples follow
     "not described"    no standard, and no policy here describes it
     """
-    from fpemu.testing.conformance import FAILED, NEITHER, Outcome, conformance, told
+    from fpemu.testing.conformance import FAILED, NEITHER, conformance, told
     from fpemu.testing.peers import PEERS
 
     if listing:
@@ -61,10 +65,7 @@ def conform(stacks: tuple[str, ...], listing: bool, exhaustive: bool, as_json: b
         missing = [{"stack": peer.stack, "package": peer.package} for peer in chosen if not peer.is_installed]
         print_json({"outcomes": [outcome.data() for outcome in outcomes], "not_installed": missing})
     else:
-        table = plain_table("stack", "package", "from", "to", "verdict", "standard", left=6)
-        for o in outcomes:
-            table.add_row(o.stack, f"{o.package} {o.version}", o.source, o.target, o.verdict, o.standard or "")
-        console().print(table)
+        _table(outcomes)
         for outcome in outcomes:
             if outcome.verdict in (NEITHER, FAILED):
                 click.echo(told(outcome))
@@ -74,6 +75,22 @@ def conform(stacks: tuple[str, ...], listing: bool, exhaustive: bool, as_json: b
     verdicts = {outcome.verdict for outcome in outcomes}
     code = DISAGREES if NEITHER in verdicts else COULD_NOT_RUN if FAILED in verdicts else 0
     click.get_current_context().exit(code)
+
+
+def _table(outcomes: list[Outcome]) -> None:
+    """A row for each library and target, a column for each source."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for o in outcomes:
+        name = (
+            f"{o.stack} ({o.package} {o.version})" if not o.stack.startswith(o.package) else f"{o.stack} ({o.version})"
+        )
+        rows.setdefault((name, o.target), {})[o.source] = o.standard or o.verdict
+    table = plain_table("stack", "to", *(f"from {source}" for source in ALL), left=2 + len(ALL))
+    last = ""
+    for (name, target), cells in rows.items():
+        table.add_row("" if name == last else name, target, *(cells.get(source, "-") for source in ALL))
+        last = name
+    console().print(table)
 
 
 def _list(as_json: bool) -> None:
