@@ -240,7 +240,7 @@ STACKS: Mapping[str, Stack] = Stacks(
                    note="the sign is ignored; rounding is toward zero or up (.rz, .rp)"))),
         Stack("cuda-nosat", "CUDA conversions to FP8 without saturation (__NV_NOSAT)", _CUDA,
               (Row((E4M3, E5M2), (HALF, BRAIN, "float32"), {"nan": "unsigned", "nan_code": 0x7F},
-                   note="E4M3 NaNs keep the sign where a finite value overflowed"), *_CUDA_WIDE)),
+                   note="from the header, not run: E4M3 NaNs keep the sign where a finite value overflowed"), *_CUDA_WIDE)),
         Stack("transformer-engine", "NVIDIA Transformer Engine: FP8 casts are CUDA's with .satfinite",
               ("NVIDIA/TransformerEngine 2.18; NVIDIA PTX ISA, cvt",), _OFP8_CUDA),
         Stack("p3109", "IEEE P3109 projection, nearest even, SatNone", ("IEEE P3109 report v4.0, 4.7",), _p3109("p3109")),
