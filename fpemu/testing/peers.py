@@ -216,5 +216,5 @@ PEERS: tuple[Peer, ...] = (
     Peer("gfloat-saturate", "gfloat", partial(_gfloat, True), skips=("float16", "bfloat16")),
     Peer("apytypes", "apytypes", _apytypes),
     Peer("qpytorch", "qtorch", _qtorch),
-    Peer("chop", "pychop", _faultchop, skips=("float16", "bfloat16")),  # minutes for wider targets
+    Peer("chop", "pychop", _faultchop, skips=("float16", "bfloat16")),
 )
