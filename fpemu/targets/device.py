@@ -1,8 +1,8 @@
 """Conversions of arrays on a GPU: whose they are, how they lie in memory, and which grids run over them.
 
 A result is an array of the same kind on the same GPU; the work is queued on the stream that the input is used on (the
-current one of torch and CuPy), and nothing waits for it, but for the checks that must be over before anything is
-written: NaNs for a format without one, and codes that are wider than their format.
+current one of torch and CuPy).  Nothing waits for it, but for the checks that must be over before anything is written
+(NaNs for a format without one, codes that are wider than their format), and where the output is used on another stream.
 """
 
 from __future__ import annotations
