@@ -68,7 +68,8 @@ class DeviceArray:
         if self.size and not self.pointer:
             raise TypeError(f"{type(self.owner).__name__} has no memory on a GPU")
         strides = [stride for n, stride in zip(self.shape, self.strides, strict=True) if n > 1]
-        if self.size and any(place % self.itemsize for place in (self.pointer, *strides)):
+        known = isinstance(self.dtype, FloatFormat) or self.dtype.kind in "fiu"  # (others are refused later)
+        if self.size and known and any(place % self.itemsize for place in (self.pointer, *strides)):
             raise ValueError("elements that do not lie at multiples of their size are not taken: copy the array first")
 
     @property
