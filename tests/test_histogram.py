@@ -19,8 +19,7 @@ from naive_stats import fate
 import fpemu as fp
 from fpemu import FORMATS, Band, ExponentHistogram, FloatFormat, Overflow, Rounding
 from fpemu.reference import power_of_two
-from fpemu.targets.cpu_stats import BLOCK
-from fpemu.targets.host_stats import SEGMENT
+from fpemu.targets.cpu_stats import BLOCK, SEGMENT
 
 Array = np.ndarray[Any, Any]
 INF, NAN = math.inf, math.nan

@@ -19,9 +19,8 @@ from naive_stats import large_row, random_word, row
 import fpemu as fp
 from fpemu import FORMATS, Cast, CastLoss, FloatFormat, Overflow, Rounding, Stochastic, Subnormals
 from fpemu.policies import as_cast
-from fpemu.targets.cpu_stats import BLOCK, COLUMNS
+from fpemu.targets.cpu_stats import BLOCK, COLUMNS, SEGMENT
 from fpemu.targets.host import FREEZE_FROM
-from fpemu.targets.host_stats import SEGMENT
 
 Array = np.ndarray[Any, Any]
 INF, NAN = math.inf, math.nan

@@ -27,6 +27,9 @@ from fpemu.targets.cpu import (
 )
 
 BLOCK = 1 << 14  # elements of a block: with its results it stays in the nearer caches
+SEGMENT = (
+    32 * BLOCK
+)  # elements that are added up together: what a thread, or on a GPU a block of threads, takes at a time
 HISTOGRAM_BLOCK = 1 << 16  # elements that one histogram counts: its energies have no columns, and so are summed anew
 COLUMNS = 256
 TABLES = 4  # of a histogram, a power of two

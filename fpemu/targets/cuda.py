@@ -2,7 +2,7 @@
 
 The scalar kernels are those of the CPU, called straight from the grid.  Code paths (``Plan``, lane, widths) are frozen;
 the numbers of a format are arguments, which a GPU reads as cheaply as constants.  Nothing here multiplies floats and
-adds the product (``product`` does, and says how it is kept apart), so nothing contracts.  Indices are unsigned: a signed
+adds the product, so nothing contracts (cuda_stats.py does, and says how it keeps them apart).  Indices are unsigned: a signed
 one is compared with zero first, at each access.
 """
 
@@ -44,13 +44,13 @@ def blocks_of(size: int) -> int:
 def launch(grid: Grid, blocks: int, stream: Any, *arguments: Any) -> None:
     """Queue a grid on a stream."""
     small = blocks < WARNED_BELOW and not SIMULATED
-    ready = _small(grid, blocks, stream) if small else grid[blocks, THREADS, stream]
+    ready = _small(grid, blocks, stream, cuda.get_current_device().id) if small else grid[blocks, THREADS, stream]
     ready(*arguments)
 
 
 @lru_cache(maxsize=1024)
-def _small(grid: Grid, blocks: int, stream: Any) -> Any:
-    """A small grid ready to be queued.  Numba warns of it, but a small array is no mistake.
+def _small(grid: Grid, blocks: int, stream: Any, gpu: int) -> Any:
+    """A small grid ready to be queued on a GPU.  Numba warns of it, but a small array is no mistake.
 
     (Once for each: whoever catches warnings does it for all threads.)
     """

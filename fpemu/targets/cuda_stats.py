@@ -17,10 +17,9 @@ from fpemu.kernels.loss import loss
 from fpemu.kernels.random import random_counter, random_word
 from fpemu.kernels.spec import STOCHASTIC, Lane, Plan
 from fpemu.targets.cpu import TYPES, made_once
-from fpemu.targets.cpu_stats import BLOCK, COLUMNS, COUNTS, HISTOGRAM_BLOCK, SUMS
+from fpemu.targets.cpu_stats import BLOCK, COLUMNS, COUNTS, HISTOGRAM_BLOCK, SEGMENT, SUMS
 from fpemu.targets.cuda import SIMULATED, THREADS, Grid, array_of, compiled, spec_types
 
-SEGMENT = 32 * BLOCK  # elements of one block of threads in 32-bit lanes; in 64-bit lanes it takes BLOCK
 assert THREADS == COLUMNS  # a thread, a column
 HISTOGRAM_GRID = 512  # at most so many blocks of threads make histograms, each over many pieces, in a fixed order
 TABLE_COPIES = 8  # of a histogram of a 32-bit lane: fewer threads wait for each other at one entry
@@ -57,7 +56,7 @@ def power_of_two(exponent):
 
 
 def elements_of(lane: Lane) -> int:
-    """How many elements one block of threads takes."""
+    """How many elements one block of threads takes; in 64-bit lanes each block of elements has units of its own."""
     return BLOCK if lane.bits == 64 else SEGMENT
 
 

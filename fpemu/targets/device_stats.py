@@ -21,7 +21,7 @@ from fpemu.targets.cpu_stats import COUNTS, HISTOGRAM_BLOCK, SUMS
 from fpemu.targets.cuda import launch, numbers_of
 from fpemu.targets.device import DeviceArray
 from fpemu.targets.host import as_index, seed_word
-from fpemu.targets.host_stats import NO_UNITS, CastWork, FormatPart, Scale, Units, cast_work, joined
+from fpemu.targets.host_stats import NO_UNITS, CastWork, FormatPart, Scale, Units, cast_work, histogram_of, joined
 
 
 class Values(NamedTuple):
@@ -121,9 +121,4 @@ def _histogram(values: Values) -> ExponentHistogram:
         grid = cuda_stats.histogram_grid(values.source is not None, lane, values.reads)
         found = _filled(grid, blocks, values, found, _numbers(values, Stages())[0])
     counts, powers, squares = (array.reshape(-1, width).sum(axis=0) for array in found[:3])
-    filled = np.flatnonzero(counts[: lane.bins])
-    low, high = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
-    exponents = np.arange(low, high, dtype=np.int64) + (lane.emin - lane.trailing_bits)
-    amax = float(found[3].astype(lane.code).view(lane.value)[0])
-    bins = (counts[low:high], powers[low:high], squares[low:high])
-    return ExponentHistogram(exponents, *bins, zeros=int(counts[-2]), nonfinite=int(counts[-1]), amax=amax)
+    return histogram_of(lane, counts, powers, squares, found[3].astype(lane.code))

@@ -35,7 +35,6 @@ from fpemu.targets.streaming import LINE
 from fpemu.targets.threads import map_parts
 from fpemu.targets.walk import boxes, flat, is_plain
 
-SEGMENT = 32 * cpu_stats.BLOCK  # what one thread takes at a time
 Units = tuple[int, int, int]  # exponents that inputs, results and errors are divided by before they are squared
 NO_UNITS: Units = (0, 0, 0)
 
@@ -95,8 +94,8 @@ def collect(bits: Bits, source: Source, casts: tuple[Cast, ...], scale: float, s
 
     if is_plain(bits):
         plain = bits.reshape(-1)
-        starts = list(range(0, plain.size, SEGMENT))
-        parts = map_parts(lambda start: segment(plain[start : start + SEGMENT], first=offset + start), starts)
+        starts = list(range(0, plain.size, cpu_stats.SEGMENT))
+        parts = map_parts(lambda start: segment(plain[start : start + cpu_stats.SEGMENT], first=offset + start), starts)
     else:
         parts = [segment(piece, first=offset + start) for start, piece in _segments_of(bits)]
 
@@ -112,10 +111,10 @@ def _segments_of(bits: Bits) -> Iterator[tuple[int, Bits]]:
     for _, index in boxes(bits.shape, STRIDED_CHUNK):
         piece = flat(bits[index])
         while piece.size:
-            take = min(piece.size, SEGMENT - size)
+            take = min(piece.size, cpu_stats.SEGMENT - size)
             held.append(piece[:take])
             size, piece = size + take, piece[take:]
-            if size == SEGMENT:
+            if size == cpu_stats.SEGMENT:
                 yield start, np.concatenate(held)
                 start, held, size = start + size, [], 0
     if size:
@@ -231,6 +230,13 @@ def _histogram(bits: Bits, lane: Lane) -> ExponentHistogram:
     for start in range(0, bits.size, cpu_stats.HISTOGRAM_BLOCK):
         piece = bits[start : start + cpu_stats.HISTOGRAM_BLOCK]
         cpu_stats.histogram_driver(lane)(piece, counts, powers, squares, largest)
+    return histogram_of(lane, counts, powers, squares, largest)
+
+
+def histogram_of(
+    lane: Lane, counts: NDArray[Any], powers: NDArray[Any], squares: NDArray[Any], largest: NDArray[Any]
+) -> ExponentHistogram:
+    """A histogram from the arrays of ``cpu_stats.histogram_driver``."""
     filled = np.flatnonzero(counts[: lane.bins])
     low, high = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
     exponents = np.arange(low, high, dtype=np.int64) + (lane.emin - lane.trailing_bits)
