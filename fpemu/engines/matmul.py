@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpemu.arrays import codes_of, decode, encode
 from fpemu.engines.catalogue import as_engine
-from fpemu.engines.model import BlockSum, Chain, Engine, Library, promoted
+from fpemu.engines.model import BlockSum, Chain, Engine, Library, Wide, promoted
 from fpemu.formats import FloatFormat
 from fpemu.targets.dispatch import on_device
 
@@ -65,8 +65,8 @@ def matmul(
     if shape[-1] and shape[-2] and left.shape[-1] and codes.size:
         _RUN[type(to.arithmetic)](to, left, right, codes, scales, seed)
     elif codes.size:
-        codes = encode(decode(codes, to.accumulator), to.result)  # (nothing is added; a NaN is the engine's own)
-    result = codes if coded else decode(codes, to.accumulator)
+        codes = encode(_values(codes, to.accumulator), to.result)  # (nothing is added; a NaN is the engine's own)
+    result = codes if coded else _values(codes, to.accumulator)
     return result if out is None else _write(result, out)
 
 
@@ -75,17 +75,27 @@ def _is_codes(x: ArrayLike) -> bool:
     return np.asarray(x).dtype.kind in "iu"
 
 
-def _codes(name: str, x: ArrayLike, format: FloatFormat) -> Array:
+def _codes(name: str, x: ArrayLike, format: FloatFormat | Wide) -> Array:
     """Codes of an operand."""
     if on_device(x) is not None:
         raise TypeError(f"{name} lies on a GPU: copy it to the host first")
     array = np.asarray(x)
+    if isinstance(format, Wide):
+        if array.dtype == np.uint64:
+            return array
+        if array.dtype not in (np.float16, np.float32, np.float64):
+            raise TypeError(f"{name}: take float64 values, or their bits as uint64, not {array.dtype}")
+        return np.ascontiguousarray(array, np.float64).view(np.uint64)
     if array.dtype.kind in "iu" and not isinstance(x, int):
         return codes_of(array, format)[0]
     try:
         return np.asarray(encode(x, format))
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
+
+
+def _values(codes: Array, format: FloatFormat | Wide) -> Array:
+    return codes.view(np.float64) if isinstance(format, Wide) else decode(codes, format)
 
 
 def _scales(engine: Engine, a: ArrayLike | None, b: ArrayLike | None) -> tuple[Array, Array] | None:
@@ -95,13 +105,13 @@ def _scales(engine: Engine, a: ArrayLike | None, b: ArrayLike | None) -> tuple[A
             raise TypeError(f"{engine.name} takes no block scales")
         return None
     if a is None or b is None:
-        raise TypeError(f"{engine.name} needs a_scales and b_scales: {scaling.format.name}, one for {scaling.block} values")
+        raise TypeError(
+            f"{engine.name} needs a_scales and b_scales: {scaling.format.name}, one for {scaling.block} values"
+        )
     return _codes("a_scales", a, scaling.format), _codes("b_scales", b, scaling.format)
 
 
-def _shape(
-    engine: Engine, a: Array, b: Array, c: Array | None, scales: tuple[Array, Array] | None
-) -> tuple[int, ...]:
+def _shape(engine: Engine, a: Array, b: Array, c: Array | None, scales: tuple[Array, Array] | None) -> tuple[int, ...]:
     """The result's shape; ValueError where operands do not fit."""
     for name, x in (("a", a), ("b", b)):
         if x.ndim < 2:
@@ -111,9 +121,14 @@ def _shape(
     wanted = [("a", a.shape[:-2]), ("b", b.shape[:-2])]
     if scales is not None and engine.scaling is not None:
         count = -(-a.shape[-1] // engine.scaling.block)
-        for name, x, end in (("a_scales", scales[0], (a.shape[-2], count)), ("b_scales", scales[1], (count, b.shape[-1]))):
+        for name, x, end in (
+            ("a_scales", scales[0], (a.shape[-2], count)),
+            ("b_scales", scales[1], (count, b.shape[-1])),
+        ):
             if x.shape[-2:] != end:
-                raise ValueError(f"{name} must end in {end}, one scale for {engine.scaling.block} values, not {x.shape}")
+                raise ValueError(
+                    f"{name} must end in {end}, one scale for {engine.scaling.block} values, not {x.shape}"
+                )
             wanted.append((name, x.shape[:-2]))
     try:
         batch = np.broadcast_shapes(*(shape for _, shape in wanted))
@@ -130,7 +145,7 @@ def _shape(
     return shape
 
 
-def _result(shape: tuple[int, ...], c: Array | None, accumulator: FloatFormat) -> Array:
+def _result(shape: tuple[int, ...], c: Array | None, accumulator: FloatFormat | Wide) -> Array:
     """The accumulators before anything is added."""
     result = np.zeros(shape, accumulator.code_dtype)
     if c is not None:
@@ -162,7 +177,9 @@ def _block_sums(engine: Engine, a: Array, b: Array, out: Array, scales: Scales, 
 
 
 def _chain(engine: Engine, a: Array, b: Array, out: Array, scales: Scales, seed: int) -> None:
-    raise NotImplementedError
+    from fpemu.targets import host_matmul
+
+    host_matmul.chain(engine, a, b, out, seed)
 
 
 def _library(engine: Engine, a: Array, b: Array, out: Array, scales: Scales, seed: int) -> None:

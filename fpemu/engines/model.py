@@ -13,10 +13,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fpemu.formats import FORMATS, FloatFormat
-from fpemu.policies import Cast, Rounding
+import numpy as np
+
+from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.policies import Cast, NaN, Rounding, as_cast
 
 E8M13 = FloatFormat.ieee(8, 13, "e8m13")  # float32 without its last ten bits: accumulators of FP8 tensor cores
+
+
+@dataclass(frozen=True)
+class Wide:
+    """IEEE 754's binary64, which no FloatFormat describes: its codes are uint64, its values float64."""
+
+    name: str = "float64"
+    code_dtype: np.dtype[np.uint64] = np.dtype(np.uint64)
+    precision: int = 53
+
+
+FLOAT64 = Wide()
 
 
 @dataclass(frozen=True)
@@ -58,12 +72,12 @@ class Chain:
 
     Attributes
     ----------
-    cast: format and rounding of the accumulator, with its policies.
+    cast: format and rounding of the accumulator, with its policies; None: float64, to nearest even.
     fused: products enter exactly (a fused multiply-add), or are rounded to the accumulator's format first.
     order: ``sequential``, ``pairwise``, ``chunked(n)`` or ``kahan``, as ``fpemu.dot`` has them.
     """
 
-    cast: Cast
+    cast: Cast | None
     fused: bool = True
     order: str = "sequential"
 
@@ -113,9 +127,9 @@ class Engine:
     """
 
     name: str
-    a: FloatFormat
-    b: FloatFormat
-    accumulator: FloatFormat
+    a: FloatFormat | Wide
+    b: FloatFormat | Wide
+    accumulator: FloatFormat | Wide
     arithmetic: BlockSum | Chain | Library
     ignored_bits: int = 0
     scaling: Scaling | None = None
@@ -133,8 +147,11 @@ class Engine:
 
         Tensor cores have one, all bits but the sign set, whatever NaN came in; a Chain has that of its cast.
         """
+        if isinstance(self.accumulator, Wide):
+            raise ValueError(f"{self.name}: no Cast describes float64")
         if isinstance(self.arithmetic, Chain):
-            return self.arithmetic.cast
+            cast = self.arithmetic.cast
+            return cast.replace(nan="unsigned") if cast.nan is NaN.CANONICAL else cast
         nan = self.accumulator.magnitude_mask if self.accumulator.high_nans else None
         return Cast(self.accumulator, nan="unsigned", nan_code=nan)
 
@@ -167,9 +184,6 @@ def chain(
 
     Raises TypeError, ValueError for unknown formats, roundings and orders.
     """
-    from fpemu.formats import as_format
-    from fpemu.policies import as_cast
-
     cast = as_cast(accumulator, rounding=rounding)
     if not isinstance(fused, bool):
         raise TypeError(f"fused must be a bool, not {type(fused).__name__}")
@@ -196,7 +210,9 @@ def promoted(engine: Engine, every: int) -> Engine:
     if arithmetic.span:
         raise ValueError(f"{engine.name} already adds every {arithmetic.span} products to its accumulator")
     if every < arithmetic.length or every % arithmetic.length:
-        raise ValueError(f"promote_every must be a multiple of the {arithmetic.length} products of a block, not {every}")
+        raise ValueError(
+            f"promote_every must be a multiple of the {arithmetic.length} products of a block, not {every}"
+        )
     return replace(engine, arithmetic=replace(arithmetic, span=every))
 
 
