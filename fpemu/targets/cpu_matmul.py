@@ -244,6 +244,20 @@ def grouped_driver(length: int, group: int, paired: bool) -> Driver:
     return compiled(grouped_loop, (length, group, paired), *arguments)
 
 
+# (Not closures of the drivers, which would then be found in no cache.)
+@kernel
+def _step(x, a, b, grid, machine, fused, reaches, bounded):
+    """One step of a chain; the flags are known when a driver is compiled."""
+    if machine:
+        return fused_multiply_add(a, b, x) if fused else type(x)(x + type(x)(a * b))
+    p, q, total = (
+        np.float64(a),
+        np.float64(b),
+        np.float64(x),
+    )  # (which they are: this branch must have a type for float32 too)
+    return accumulate(total, p, q, grid, reaches, bounded) if fused else accumulate_rounded(total, p, q, grid, bounded)
+
+
 @made_once
 def chain_driver(kind: str, bounded: bool = False) -> Driver:
     """``driver(a, b, totals, numbers)``: add the products of opened panels to accumulators, one after another along k.
@@ -255,12 +269,6 @@ def chain_driver(kind: str, bounded: bool = False) -> Driver:
     unroll = 2
     machine, fused, reaches = kind.startswith("float"), not kind.endswith("rounded"), kind == "reaching"
     lane, number = (FLOAT32, np.float32) if kind.startswith("float32") else (FLOAT64, np.float64)
-
-    @kernel
-    def step(x, a, b, grid):
-        if machine:
-            return fused_multiply_add(a, b, x) if fused else number(x + number(a * b))
-        return accumulate(x, a, b, grid, reaches, bounded) if fused else accumulate_rounded(x, a, b, grid, bounded)
 
     def chain_loop(av, bv, totals, numbers):
         grid = thaw_grid(numbers, 0)
@@ -276,14 +284,18 @@ def chain_driver(kind: str, bounded: bool = False) -> Driver:
                         w, x, y, z = p[j], q[j], r[j], s[j]
                         for k in range(unroll):
                             b = panel[k, j]
-                            w, x = step(w, rows[0, k], b, grid), step(x, rows[1, k], b, grid)
-                            y, z = step(y, rows[2, k], b, grid), step(z, rows[3, k], b, grid)
+                            w = number(_step(w, rows[0, k], b, grid, machine, fused, reaches, bounded))
+                            x = number(_step(x, rows[1, k], b, grid, machine, fused, reaches, bounded))
+                            y = number(_step(y, rows[2, k], b, grid, machine, fused, reaches, bounded))
+                            z = number(_step(z, rows[3, k], b, grid, machine, fused, reaches, bounded))
                         p[j], q[j], r[j], s[j] = w, x, y, z
                 else:
                     for k in range(k0, depth):
                         for row in range(i, i + CHAINS):
                             for j in range(COLUMNS):
-                                totals[row, j] = step(totals[row, j], av[row, k], bv[k, j], grid)
+                                totals[row, j] = _step(
+                                    totals[row, j], av[row, k], bv[k, j], grid, machine, fused, reaches, bounded
+                                )
 
     numbers = types.Array(FLOAT64, 1, "C", readonly=True)
     arguments = (panel(lane), panel(lane), panel(lane), numbers)
