@@ -95,7 +95,7 @@ def block_sum_grid(
     between which exponents of factors products are narrow.
     """
     depth, groups = panel_depth(length, picked), length // group if group else 0
-    pitch, cells = depth + PAD, SIDE * (depth + PAD)
+    pitch, a_cells, b_cells = depth + PAD, SIDE * (depth + PAD), SIDE * depth
     part = min(length, PARTS)
     plan = Plan(*plan)
     absent = 2 * ABSENT
@@ -151,10 +151,10 @@ def block_sum_grid(
         a, b, c, out, a_scales, b_scales, scale_values, scale_exponents, places, a_at, b_at, c_at, out_at, a_scales_at,
         b_scales_at, m, n, k, blocks, every, per_scale, opening, numbers, a_spec, b_spec, c_spec, to,
     ):  # fmt: skip
-        av = cuda.shared.array(cells, types.float32)
-        ae = cuda.shared.array(cells, types.int32)
-        bv = cuda.shared.array(depth * SIDE, types.float32)
-        be = cuda.shared.array(depth * SIDE, types.int32)
+        av = cuda.shared.array(a_cells, types.float32)
+        ae = cuda.shared.array(a_cells, types.int32)
+        bv = cuda.shared.array(b_cells, types.float32)
+        be = cuda.shared.array(b_cells, types.int32)
         block, totals_grid = thaw_block(numbers, nearest), thaw_grid(numbers, 6)
         a_emin, a_mask, b_emin, b_mask = _I(opening[0]), _U(opening[1]), _I(opening[2]), _U(opening[3])
         lowest, highest = _I(opening[4]), _I(opening[5])
@@ -281,7 +281,7 @@ def chain_grid(
     fused, short = not kind.endswith("rounded"), kind.startswith("short")
     lane, number = (types.float32, np.float32) if in_float32 else (types.float64, np.float64)
     machine, reaches = kind.startswith("float"), kind == "reaching"
-    pitch, cells = DEPTH + PAD, SIDE * (DEPTH + PAD)
+    pitch, a_cells, b_cells = DEPTH + PAD, SIDE * (DEPTH + PAD), SIDE * DEPTH
     plan = Plan(*plan)
 
     @kernel
@@ -308,8 +308,8 @@ def chain_grid(
     def chain_kernel(
         a, b, c, out, a_at, b_at, c_at, out_at, m, n, k, opening, numbers, a_spec, b_spec, c_spec, to
     ):  # fmt: skip
-        av = cuda.shared.array(cells, lane)
-        bv = cuda.shared.array(DEPTH * SIDE, lane)
+        av = cuda.shared.array(a_cells, lane)
+        bv = cuda.shared.array(b_cells, lane)
         grid = thaw_grid(numbers, 0)
         a_mask, b_mask = _U(opening[1]), _U(opening[3])
         a_emin, b_emin = _I(opening[0]), _I(opening[2])
