@@ -20,9 +20,10 @@ nvjitlink = pytest.importorskip("cuda.bindings.nvjitlink", reason="needs numba-c
 
 from numba import cuda, types  # noqa: E402
 
+from fpemu.engines import ENGINES, BlockSum, Chain, promoted  # noqa: E402
 from fpemu.kernels.spec import LANE32, LANE64, STOCHASTIC  # noqa: E402
 from fpemu.targets import cuda as grids  # noqa: E402
-from fpemu.targets import cuda_stats, host_stats  # noqa: E402
+from fpemu.targets import cuda_matmul, cuda_stats, device_matmul, host_stats  # noqa: E402
 
 pytestmark = [pytest.mark.ptx, pytest.mark.skipif(grids.SIMULATED, reason="the simulator compiles nothing")]
 
@@ -112,6 +113,24 @@ def _others() -> Iterator[Kernel]:
                 yield Kernel(cuda_stats.loss_grid, (not lane_itself, work.plan, work.lane, reads))
 
 
+@lru_cache(maxsize=1)
+def matrix_products() -> tuple[Kernel, ...]:
+    """The grids of all engines that have one, first those that differ in more than the width of codes."""
+    promoting = [promoted(ENGINES[name], 128) for name in ("hopper.wgmma.e4m3.fp32", "ampere.mma.fp16.fp16")]
+    of_wide_codes = [fp.engines.chain(fp.FloatFormat.ieee(7, 8), "fp16", fused=fused) for fused in (True, False)]
+    found: dict[Kernel, tuple[Any, ...]] = {}
+    for engine in (*ENGINES.values(), *promoting, *of_wide_codes):
+        if isinstance(engine.arithmetic, (BlockSum, Chain)):
+            block = isinstance(engine.arithmetic, BlockSum)
+            facts = device_matmul.facts_of(engine)
+            found[Kernel(cuda_matmul.block_sum_grid if block else cuda_matmul.chain_grid, facts)] = facts[: 6 if block else 2]
+    first = {kind: kernel for kernel, kind in reversed(found.items())}
+    return tuple(dict.fromkeys([*first.values(), *found]))
+
+
+KINDS_OF_PRODUCTS = 17
+
+
 def each_plan() -> list[Kernel]:
     """One kernel for every plan, with those widths that come first."""
     first = {facts[:3]: facts for facts in reversed(conversions())}
@@ -122,7 +141,7 @@ def each_plan() -> list[Kernel]:
 @pytest.fixture(autouse=True)
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makers of grids give back the function and its signature."""
-    for module in (grids, cuda_stats):
+    for module in (grids, cuda_stats, cuda_matmul):
         monkeypatch.setattr(module, "compiled", lambda function, *signature: (function, types.void(*signature)))
 
 
@@ -158,7 +177,7 @@ def faults(kernel: Kernel, capability: tuple[int, int], monkeypatch: pytest.Monk
     ptx = ptx_of(kernel, capability, monkeypatch)
     log = linked(ptx, capability)
     found = []
-    if FUSED.search(ptx):
+    if {f"f{match[2]}" for match in FUSED.findall(ptx)} - (may_contract(kernel) if is_product(kernel) else set()):
         found.append("a contracted multiply-add")
     if {f"f{width}" for width in LOOSE.findall(ptx)} - may_contract(kernel):
         found.append("a product that might be contracted")
@@ -174,11 +193,23 @@ def faults(kernel: Kernel, capability: tuple[int, int], monkeypatch: pytest.Monk
     return [f"{kernel.label}, {capability}: {fault}" for fault in found]
 
 
+def is_product(kernel: Kernel) -> bool:
+    """Whether it is of the grids that multiply matrices, where fused multiply-adds are part of the arithmetic."""
+    return kernel.maker in (cuda_matmul.block_sum_grid, cuda_matmul.chain_grid)
+
+
 def may_contract(kernel: Kernel) -> set[str]:
     """In which types a kernel multiplies where a contraction is proved to change nothing.
 
-    Stochastic subnormals (kernels/fixed_shift.py, float32) and squares in the histogram (scaled by a power of two).
+    Stochastic subnormals (kernels/fixed_shift.py, float32), squares in the histogram (scaled by a power of two), and products that are
+    exact (targets/cuda_matmul.py); or that are meant to be fused with a sum.
     """
+    if kernel.maker is cuda_matmul.block_sum_grid:
+        return {"f32", "f64"}
+    if kernel.maker is cuda_matmul.chain_grid:
+        kind = kernel.facts[0]
+        machine = {f"f{kind[5:7]}"} if kind.endswith("fused") else set()
+        return machine if kind.startswith("float") else {"f64"} | ({"f32"} if kind.startswith("short") else set())
     plans = [fact for fact in kernel.facts if hasattr(fact, "rounding")]
     stochastic = any(plan.rounding == STOCHASTIC for plan in plans)
     return ({"f32"} if stochastic else set()) | ({"f64"} if kernel.maker is cuda_stats.histogram_grid else set())
@@ -202,6 +233,23 @@ def test_plans_compile(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
 def test_the_other_kernels_compile(capability: tuple[int, int], part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = [fault for kernel in others()[part::4] for fault in faults(kernel, capability, monkeypatch)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_matrix_products_compile(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of each kind, for one compute capability after another."""
+    wrong = []
+    for number, kernel in list(enumerate(matrix_products()[:KINDS_OF_PRODUCTS]))[part::4]:
+        wrong += faults(kernel, CAPABILITIES[(number + number // 4) % len(CAPABILITIES)], monkeypatch)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_matrix_product_compiles_for_every_capability(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = [(kernel, capability) for kernel in matrix_products() for capability in CAPABILITIES]
+    wrong = [fault for kernel, capability in kernels[part::PARTS] for fault in faults(kernel, capability, monkeypatch)]
     assert not wrong, "\n".join(wrong)
 
 

@@ -60,7 +60,8 @@ def matmul(
     given = {"a": a, "b": b, "c": c, "a_scales": a_scales, "b_scales": b_scales}
     there = {name: on_device(x) for name, x in given.items() if x is not None}
     if any(x is not None for x in there.values()):
-        return _on_gpu(to, there, out)
+        result: Array = _on_gpu(to, there, out)
+        return result
     coded = _is_codes(a) or _is_codes(b)
     left, right = _codes("a", a, to.a), _codes("b", b, to.b)
     start = None if c is None else _codes("c", c, to.accumulator)
@@ -194,8 +195,7 @@ def _on_gpu(engine: Engine, operands: dict[str, Any], out: Any) -> Any:
     codes = {name: device_matmul.codes_of(name, x, formats[name]) for name, x in operands.items()}
     scales = None if scaling is None else (codes["a_scales"], codes["b_scales"])
     shape = _shape(engine, codes["a"], codes["b"], codes.get("c"), scales)
-    every = device_matmul.Operands(*(codes.get(name) for name in device_matmul.Operands._fields))
-    return device_matmul.matmul(engine, every, shape, coded, out)
+    return device_matmul.matmul(engine, device_matmul.Operands(**codes), shape, coded, out)
 
 
 # ---- the kinds of arithmetic ----------------------------------------------------------------------------------------

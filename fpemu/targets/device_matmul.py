@@ -65,9 +65,9 @@ class Operands(NamedTuple):
 
     a: DeviceArray
     b: DeviceArray
-    c: DeviceArray | None
-    a_scales: DeviceArray | None
-    b_scales: DeviceArray | None
+    c: DeviceArray | None = None
+    a_scales: DeviceArray | None = None
+    b_scales: DeviceArray | None = None
 
 
 def check_engine(engine: Engine) -> None:
@@ -247,7 +247,7 @@ def _tables_on(engine: Engine, gpu: int | None) -> tuple[Any, Any, Any]:
     places = np.array(rule.positions() if rule.picks else (0,), np.int32)
     there = tuple(cuda.to_device(np.ascontiguousarray(x)) for x in (*scales, places))
     cuda.synchronize()
-    return there  # type: ignore[return-value]
+    return there
 
 
 @lru_cache(maxsize=64)
