@@ -114,21 +114,18 @@ def _others() -> Iterator[Kernel]:
 
 
 @lru_cache(maxsize=1)
-def matrix_products() -> tuple[Kernel, ...]:
-    """The grids of all engines that have one, first those that differ in more than the width of codes."""
+def matrix_products() -> dict[Kernel, tuple[Any, ...]]:
+    """The grids of all engines that have one, and what they are made of but for plans and the widths of codes."""
     promoting = [promoted(ENGINES[name], 128) for name in ("hopper.wgmma.e4m3.fp32", "ampere.mma.fp16.fp16")]
-    of_wide_codes = [fp.engines.chain(fp.FloatFormat.ieee(7, 8), "fp16", fused=fused) for fused in (True, False)]
-    found: dict[Kernel, tuple[Any, ...]] = {}
-    for engine in (*ENGINES.values(), *promoting, *of_wide_codes):
-        if isinstance(engine.arithmetic, (BlockSum, Chain)):
-            block = isinstance(engine.arithmetic, BlockSum)
+    found = {}
+    for engine in (*ENGINES.values(), *promoting, fp.engines.chain(fp.FloatFormat.ieee(7, 8), "fp16")):
+        if isinstance(engine.arithmetic, BlockSum):
             facts = device_matmul.facts_of(engine)
-            found[Kernel(cuda_matmul.block_sum_grid if block else cuda_matmul.chain_grid, facts)] = facts[: 6 if block else 2]
-    first = {kind: kernel for kernel, kind in reversed(found.items())}
-    return tuple(dict.fromkeys([*first.values(), *found]))
-
-
-KINDS_OF_PRODUCTS = 17
+            found[Kernel(cuda_matmul.block_sum_grid, facts)] = facts[:6]
+        elif isinstance(engine.arithmetic, Chain):
+            facts = device_matmul.facts_of(engine)
+            found[Kernel(cuda_matmul.chain_grid, facts)] = facts[:2]
+    return found
 
 
 def each_plan() -> list[Kernel]:
@@ -240,7 +237,8 @@ def test_the_other_kernels_compile(capability: tuple[int, int], part: int, monke
 def test_matrix_products_compile(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of each kind, for one compute capability after another."""
     wrong = []
-    for number, kernel in list(enumerate(matrix_products()[:KINDS_OF_PRODUCTS]))[part::4]:
+    kinds = {kind: kernel for kernel, kind in matrix_products().items()}
+    for number, kernel in list(enumerate(kinds.values()))[part::4]:
         wrong += faults(kernel, CAPABILITIES[(number + number // 4) % len(CAPABILITIES)], monkeypatch)
     assert not wrong, "\n".join(wrong)
 
@@ -288,6 +286,10 @@ def test_the_checks_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         function.__wrapped__ = function  # type: ignore[attr-defined]
         found = faults(Kernel(function, ()), (9, 0), monkeypatch)
         assert any(fault in line for line in found), found
+    # The machine's products, left to the compiler.
+    monkeypatch.setattr(cuda_matmul, "product32", cuda_matmul._product)
+    rounded = next(one for one in matrix_products() if one.facts[0] == "float32 rounded")
+    assert any("a contracted multiply-add" in line for line in faults(rounded, (9, 0), monkeypatch))
 
 
 def test_formats_of_every_kind_are_among_the_kernels() -> None:
