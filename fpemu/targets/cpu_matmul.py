@@ -253,7 +253,11 @@ def _step(x, a, b, grid, machine, fused, reaches, bounded):
     """One step of a chain; the flags are known when a driver is compiled."""
     if machine:
         return fused_multiply_add(a, b, x) if fused else type(x)(x + type(x)(a * b))
-    p, q, total = np.float64(a), np.float64(b), np.float64(x)  # (which they are: this branch must have a type for float32 too)
+    p, q, total = (
+        np.float64(a),
+        np.float64(b),
+        np.float64(x),
+    )  # (which they are: this branch must have a type for float32 too)
     return accumulate(total, p, q, grid, reaches, bounded) if fused else accumulate_rounded(total, p, q, grid, bounded)
 
 
