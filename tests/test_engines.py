@@ -63,18 +63,14 @@ def generator(*facts: object) -> np.random.Generator:
 
 # ---- the catalogue --------------------------------------------------------------------------------------------------
 def test_every_name_says_what_the_engine_takes() -> None:
-    short = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
     for name, engine in ENGINES.items():
         assert name == engine.name
         assert ENGINES[f" {name.upper()} "] is engine
         if isinstance(engine.arithmetic, BlockSum):
             parts = name.split(".")
-            a, b = (
-                "tf32" if engine.ignored_bits else short.get(x.name, x.name[-6:].strip("_fnu") if 0 else _short(x))
-                for x in (engine.a, engine.b)
-            )
+            a, b = ("tf32" if engine.ignored_bits else _short(x) for x in (engine.a, engine.b))
             assert parts[2] == (a if a == b else f"{a}x{b}")
-            assert parts[-1] == short[engine.accumulator.name]
+            assert parts[-1] == _short(engine.accumulator)
             assert engine.sources
             assert engine.evidence
 
@@ -216,38 +212,57 @@ def test_chains(name: str) -> None:
 
 def test_a_tiny_accumulator_decides_a_tie() -> None:
     """The case of kernels/chain.py: a product half way between two BF16 values, beside what float64 would lose."""
-    one, half_ulp = 1.0, 2.0**-8
-    for c, wanted in ((2.0**-80, 1 + 2.0**-7), (0.0, 1.0), (-(2.0**-80), 1.0)):
-        start = fp.encode(np.array([[c]]), "bf16")
-        product = (one + half_ulp) / 1.5, 1.5  # no two BF16 values have the product 1 + 2^-8 but these
-        a, b = np.array([[257 / 256]]), np.array([[1.0]])
-        del product
-        engine = chain("bf16", "fp16")
-        codes = matmul(fp.encode(a, "fp16"), fp.encode(b, "fp16"), start, engine=engine)
-        assert fp.decode(codes, "bf16") == wanted
+    a, b = np.array([[1 + 2.0**-8]]), np.array([[1.0]])
+    for inputs in ("fp16", "fp32"):  # the second by no fast loop
+        engine = chain("bf16", inputs)
+        for c, wanted in ((2.0**-80, 1 + 2.0**-7), (0.0, 1.0), (-(2.0**-80), 1.0)):
+            assert matmul(a, b, np.array([[c]]), engine=engine) == wanted
+    # The products of two BF16 values that are midpoints, over the binades.
+    rng = generator("ties")
+    x = 1 + rng.integers(0, 128, 40_000) / 128
+    y = 1 + rng.integers(0, 128, 40_000) / 128
+    tie = fp.quantize(x * y, "bf16") != x * y
+    x, y = x[tie][:400], y[tie][:400]
+    engine = ENGINES["bf16"]
+    c = fp.encode(rng.choice([2.0**-60, -(2.0**-60), 2.0**-20, 0.0], 400), "bf16")
+    codes = fp.encode(x, "bf16"), fp.encode(y, "bf16")
+    got = matmul(codes[0][:, None, None], codes[1][:, None, None], c[:, None, None], engine=engine)
+    wanted = [
+        definition.dot([p], [q], int(r), engine)
+        for p, q, r in zip(*(x.tolist() for x in codes), c.tolist(), strict=True)
+    ]
+    assert got.reshape(-1).tolist() == wanted
 
 
-def test_both_lanes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+LANES = [
+    "hopper.wgmma.fp16.fp32",
+    "ampere.mma.bf16.fp32",
+    "b200.tcgen05.e4m3.fp32",
+    "hopper.mma.e5m2.fp16",
+    "b200.tcgen05.e5m2xe2m3.mxf8f6f4.fp32",
+]
+
+
+@pytest.mark.parametrize("name", LANES)
+def test_both_lanes_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loops in float32 and int32 lanes, where operands allow them, and those in float64."""
-    rng = generator("lanes")
-    for name in (
-        "hopper.wgmma.fp16.fp32",
-        "ampere.mma.bf16.fp32",
-        "b200.tcgen05.e4m3.fp32",
-        "hopper.mma.e5m2.fp16",
-        "b200.tcgen05.e5m2xe2m3.mxf8f6f4.fp32",
-    ):
-        engine = ENGINES[name]
-        a, b = draw("normal", rng, engine.a, (40, 300)), draw("normal", rng, engine.b, (300, 150))
-        blocks = scales(rng, engine, 40, 150, 300)
-        with monkeypatch.context() as patched:
-            chosen: list[bool] = []
-            narrow = host_matmul.is_narrow
-            patched.setattr(host_matmul, "is_narrow", lambda *facts: chosen.append(narrow(*facts)) or chosen[-1])
-            fast = matmul(a, b, engine=engine, **blocks)
-            assert any(chosen), name
-            patched.setattr(host_matmul, "is_narrow", lambda *facts: False)
-            assert np.array_equal(fast, matmul(a, b, engine=engine, **blocks)), name
+    engine, rng = ENGINES[name], generator("lanes", name)
+    a, b = draw("normal", rng, engine.a, (40, 300)), draw("normal", rng, engine.b, (300, 150))
+    blocks = scales(rng, engine, 40, 150, 300)
+    if blocks:
+        blocks = {key: np.full_like(x, fp.encode(1.0, "e8m0")) for key, x in blocks.items()}
+    chosen: list[bool] = []
+
+    def noted(*facts: Any) -> bool:
+        chosen.append(is_narrow(*facts))
+        return chosen[-1]
+
+    is_narrow = host_matmul.is_narrow
+    monkeypatch.setattr(host_matmul, "is_narrow", noted)
+    fast = matmul(a, b, engine=engine, **blocks)
+    assert any(chosen)
+    monkeypatch.setattr(host_matmul, "is_narrow", lambda *facts: False)
+    assert np.array_equal(fast, matmul(a, b, engine=engine, **blocks))
 
 
 # ---- arrays ---------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ P. Xie et al., arXiv 2511.10909; package mmasim.  An oracle for tests only: wher
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from zlib import crc32
 
@@ -19,6 +20,16 @@ pytest.importorskip("mmasim", reason="mmasim is not installed: tox -e torch")
 
 ROWS = 4_000
 FP8 = ("e4m3", "e5m2")
+
+
+def _fp8(a: str, b: str) -> Iterator[tuple[str, str, str, str]]:
+    """Rows of two FP8 formats."""
+    pair = a if a == b else f"{a}x{b}"
+    for accumulator, short in (("fp32", "f32"), ("fp16", "f16")):
+        yield f"ada.mma.{pair}.{accumulator}", "MMA", "Ada Lovelace", f"m16n8k32.{short}.{a}.{b}.{short}"
+        yield f"hopper.wgmma.{pair}.{accumulator}", "WGMMA", "Hopper", f"m64n8k32.{short}.{a}.{b}"
+
+
 DENSE = [  # engine, class of MMA-Sim, its chip, its instruction
     ("volta.mma.fp16.fp32", "MMA", "Volta", "m8n8k4.f32.f16.f16.f32"),
     ("volta.mma.fp16.fp16", "MMA", "Volta", "m8n8k4.f16.f16.f16.f16"),
@@ -35,9 +46,11 @@ DENSE = [  # engine, class of MMA-Sim, its chip, its instruction
     ("hopper.wgmma.fp16.fp16", "WGMMA", "Hopper", "m64n8k16.f16.f16.f16"),
     ("hopper.wgmma.bf16.fp32", "WGMMA", "Hopper", "m64n8k16.f32.bf16.bf16"),
     ("hopper.wgmma.tf32.fp32", "WGMMA", "Hopper", "m64n8k8.f32.tf32.tf32"),
-    *((f"ada.mma.{_a}x{_b}.{_d}".replace(f"{_a}x{_a}", _a), "MMA", "Ada Lovelace", f"m16n8k32.{_t}.{_a}.{_b}.{_t}") for _a in FP8 for _b in FP8 for _d, _t in (("fp32", "f32"), ("fp16", "f16"))),
-    *((f"hopper.wgmma.{_a}x{_b}.{_d}".replace(f"{_a}x{_a}", _a), "WGMMA", "Hopper", f"m64n8k32.{_t}.{_a}.{_b}") for _a in FP8 for _b in FP8 for _d, _t in (("fp32", "f32"), ("fp16", "f16"))),
-    *((f"rtx-blackwell.mma.{_a}.fp32", "MMA", "RTX Blackwell", f"m16n8k32.kind::f8f6f4.f32.{_a}.{_a}.f32") for _a in (*FP8, "e2m3", "e3m2", "e2m1")),
+    *(row for _a in FP8 for _b in FP8 for row in _fp8(_a, _b)),
+    *(
+        (f"rtx-blackwell.mma.{_a}.fp32", "MMA", "RTX Blackwell", f"m16n8k32.kind::f8f6f4.f32.{_a}.{_a}.f32")
+        for _a in (*FP8, "e2m3", "e3m2", "e2m1")
+    ),
 ]  # fmt: skip
 SCALED = [
     ("rtx-blackwell.mma.e4m3xe5m2.mxf8f6f4.fp32", "kind::mxf8f6f4.block32.f32.e4m3.e5m2.f32.ue8m0", 32),
