@@ -15,7 +15,8 @@ def add(a, b, plan):
     """
     U = type(a.significand)
     one, last = U(1), plan.source_sign
-    swap = b.exponent > a.exponent or (b.exponent == a.exponent and b.significand > a.significand)
+    # (& and |, not ``and`` and ``or``: branches would keep a loop from being vectorised.)
+    swap = (b.exponent > a.exponent) | ((b.exponent == a.exponent) & (b.significand > a.significand))
     large, high = (b.significand if swap else a.significand), (b.exponent if swap else a.exponent)
     small, low = (a.significand if swap else b.significand), (a.exponent if swap else b.exponent)
 
@@ -39,7 +40,7 @@ def add(a, b, plan):
 
     infinite = U(INFINITE)
     kind = U(max(a.kind, b.kind))
-    against = a.kind == infinite and b.kind == infinite and subtract != U(0)
+    against = (a.kind == infinite) & (b.kind == infinite) & (subtract != U(0))
     kind = U(NOT_A_NUMBER) if against else kind
     negative = (a.negative if a.kind == infinite else b.negative) if kind == infinite else negative
     negative = U(0) if kind == U(NOT_A_NUMBER) else negative

@@ -44,5 +44,5 @@ def normalised(negative, exponent, significand, kind, last):
     up = U(0) if zero else U(U(last) - top_bit(significand, last))
     leading = left(significand, up, last)
     sticky = U(U(leading & U(3)) != U(0))
-    kind = U(ZERO) if zero and kind == U(FINITE) else kind
+    kind = U(ZERO) if zero & (kind == U(FINITE)) else kind
     return Exact(negative, U(0) if zero else U(exponent - up), U(right(leading, U(2), last) | sticky), kind)

@@ -7,7 +7,15 @@ from fpemu.kernels.spec import FINITE, INFINITE, NOT_A_NUMBER, ZERO
 
 # The kind of a product, two bits for each pair of kinds (IEEE 754-2019, 7.2: zero times infinity is NaN).
 _KINDS = sum(
-    (NOT_A_NUMBER if NOT_A_NUMBER in (a, b) or {a, b} == {ZERO, INFINITE} else a if a == ZERO else b if b == ZERO else max(a, b))
+    (
+        NOT_A_NUMBER
+        if NOT_A_NUMBER in (a, b) or {a, b} == {ZERO, INFINITE}
+        else a
+        if a == ZERO
+        else b
+        if b == ZERO
+        else max(a, b)
+    )
     << 2 * (4 * a + b)
     for a in range(4)
     for b in range(4)

@@ -13,7 +13,7 @@ def round_exact(x, word, spec, plan):
     U = type(x.significand)
     flushed = x.exponent < spec.input_floor
     significand = U(0) if flushed else x.significand
-    kind = U(ZERO) if flushed and x.kind == U(FINITE) else x.kind
+    kind = U(ZERO) if flushed & (x.kind == U(FINITE)) else x.kind
     # Binades far beyond the last would leave the lane with their codes; half the lane's bits are beyond every code.
     beyond = left(U(1), U(plan.source_sign // 2 + 1), plan.source_sign)
     exponent = U(min(x.exponent, U(spec.emin + beyond)))

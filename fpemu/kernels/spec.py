@@ -20,7 +20,9 @@ NEAREST_EVEN, NEAREST_AWAY, TOWARD_ZERO, UP, DOWN, TO_ODD, STOCHASTIC = range(7)
 VARIANTS = tuple(Stochastic)
 VARIANT_A, VARIANT_B, VARIANT_C, VARIANT_A_WORD = range(4)  # the last: variant A with all 32 random bits
 SHIFT_VARIES, SHIFT_FIXED, SHIFT_FIXED_OR_FLOAT = range(3)
-ZERO, FINITE, INFINITE, NOT_A_NUMBER = range(4)  # kinds of an exact result; beyond zero they are ordered like magnitudes
+ZERO, FINITE, INFINITE, NOT_A_NUMBER = range(
+    4
+)  # kinds of an exact result; beyond zero they are ordered like magnitudes
 
 
 class Lane(NamedTuple):

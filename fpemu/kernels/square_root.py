@@ -33,7 +33,7 @@ def square_root(a, plan):
         bits += MORE
     root = U(left(root, U(last - 2 - bits), last) | U(rest != U(0)))
 
-    invalid = a.negative != U(0) and a.kind != U(ZERO)
+    invalid = (a.negative != U(0)) & (a.kind != U(ZERO))
     kind = U(NOT_A_NUMBER) if invalid else a.kind
     finite = kind == U(FINITE)
     exponent = right(U(a.exponent + exponent_bias(a, last)), U(1), last)
