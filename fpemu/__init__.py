@@ -24,10 +24,12 @@ from fpemu.arrays import as_ml_dtype, cast, decode, encode, quantize
 from fpemu.formats import FORMATS, FloatFormat
 from fpemu.histogram import Band, ExponentHistogram, intersect_bands
 from fpemu.io import load, save
+from fpemu.orders import Order
 from fpemu.packing import pack, unpack
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals
 from fpemu.stacks import STACKS, Stack
 from fpemu.stats import CastLoss, TensorStats, exponent_histogram, tensor_stats
+from fpemu.sums import dot, sum
 from fpemu.targets.threads import get_threads, set_threads
 
 __version__ = "0.1.0"
@@ -41,6 +43,7 @@ __all__ = [
     "ExponentHistogram",
     "FloatFormat",
     "NaN",
+    "Order",
     "Overflow",
     "Relation",
     "Rounding",
@@ -56,6 +59,7 @@ __all__ = [
     "compare",
     "decode",
     "divide",
+    "dot",
     "encode",
     "exponent_histogram",
     "fma",
@@ -74,6 +78,7 @@ __all__ = [
     "set_threads",
     "sqrt",
     "subtract",
+    "sum",
     "tensor_stats",
     "unpack",
 ]

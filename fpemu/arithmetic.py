@@ -344,9 +344,9 @@ def compare(
     Errors as for ``add``.
     """
     cast = as_cast(format, subnormals=subnormals)
-    operands, _ = _opened((a, b), cast, source)
+    operands, _ = opened((a, b), cast, source)
     shape = np.broadcast_shapes(*(one.codes.shape for one in operands))
-    out = _output(out, shape, np.dtype(np.int8))
+    out = output(out, shape, np.dtype(np.int8))
     from fpemu.targets.host_arithmetic import relate
 
     relate((operands[0], operands[1]), cast.subnormals is Subnormals.FLUSH_INPUT, out)
@@ -379,9 +379,9 @@ def _operate(
 
     cast = as_cast(format, **dict(zip(POLICIES, policies, strict=True)))
     seed, offset = as_counter("seed", seed), as_counter("offset", offset)
-    taken, dtype = _opened(operands, cast, source)
+    taken, dtype = opened(operands, cast, source)
     shape = np.broadcast_shapes(*(one.codes.shape for one in taken))
-    result = _output(out, shape, cast.format.code_dtype if dtype is None else dtype)
+    result = output(out, shape, cast.format.code_dtype if dtype is None else dtype)
     # Codes go where they are wanted; values are decoded from codes of their own.
     codes = result if dtype is None else np.empty(shape, cast.format.code_dtype)
 
@@ -398,7 +398,7 @@ def _operate(
     return result if result.ndim else result[()]
 
 
-def _opened(
+def opened(
     operands: tuple[ArrayLike, ...], cast: Cast, source: Sources
 ) -> tuple[tuple[Operand, ...], np.dtype[Any] | None]:
     """The operands as codes, and the dtype of a result that is values; None where it is codes."""
@@ -444,7 +444,7 @@ def _sources(source: Sources, count: int) -> list[FloatFormat | None]:
     return [None if one is None else as_format(one) for one in source]
 
 
-def _output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """The array to write to."""
     if out is None:
         return np.empty(shape, dtype)
