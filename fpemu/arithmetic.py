@@ -97,7 +97,7 @@ def add(
         with more than 58 - precision random bits.
     """
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    return _operate("ADD", (a, b), format, policies, source, seed, offset, out)
+    return _operate("add", (a, b), format, policies, source, seed, offset, out)
 
 
 def subtract(
@@ -119,7 +119,7 @@ def subtract(
 ) -> Any:
     """a - b, rounded once; parameters, result and errors as for ``add``."""
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    return _operate("SUBTRACT", (a, b), format, policies, source, seed, offset, out)
+    return _operate("subtract", (a, b), format, policies, source, seed, offset, out)
 
 
 def multiply(
@@ -141,7 +141,7 @@ def multiply(
 ) -> Any:
     """a * b, rounded once; parameters, result and errors as for ``add``."""
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    return _operate("MULTIPLY", (a, b), format, policies, source, seed, offset, out)
+    return _operate("multiply", (a, b), format, policies, source, seed, offset, out)
 
 
 def divide(
@@ -163,7 +163,7 @@ def divide(
 ) -> Any:
     """a / b, rounded once; parameters, result and errors as for ``add``."""
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    return _operate("DIVIDE", (a, b), format, policies, source, seed, offset, out)
+    return _operate("divide", (a, b), format, policies, source, seed, offset, out)
 
 
 def sqrt(
@@ -184,7 +184,7 @@ def sqrt(
 ) -> Any:
     """The square root of x, rounded once; parameters, result and errors as for ``add``."""
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    return _operate("SQUARE_ROOT", (x,), format, policies, source, seed, offset, out)
+    return _operate("sqrt", (x,), format, policies, source, seed, offset, out)
 
 
 def fma(
@@ -210,7 +210,7 @@ def fma(
     0 * inf + NaN is NaN, and raises where a format has none (IEEE 754-2019, 7.2 c, leaves the exception open).
     """
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    return _operate("MULTIPLY_ADD", (a, b, c), format, policies, source, seed, offset, out)
+    return _operate("fma", (a, b, c), format, policies, source, seed, offset, out)
 
 
 def minimum(
@@ -222,17 +222,20 @@ def minimum(
     overflow: Overflow | str | None = None,
     subnormals: Subnormals | str | None = None,
     nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
     via: FormatLike | None = None,
     source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
     out: Codes | Values | None = None,
 ) -> Any:
     """The smaller of a and b; NaN if either is; -0 is smaller than +0 (IEEE 754-2019, 9.6).
 
     Parameters, result and errors as for ``add``.  It is exact where the operands have the format of the result.
     """
-    return _operate(
-        "MINIMUM", (a, b), format, (rounding, overflow, subnormals, nan, None, None, via), source, 0, 0, out
-    )
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("minimum", (a, b), format, policies, source, seed, offset, out)
 
 
 def maximum(
@@ -244,14 +247,17 @@ def maximum(
     overflow: Overflow | str | None = None,
     subnormals: Subnormals | str | None = None,
     nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
     via: FormatLike | None = None,
     source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
     out: Codes | Values | None = None,
 ) -> Any:
     """The larger of a and b; NaN if either is; +0 is larger than -0.  As ``minimum`` else."""
-    return _operate(
-        "MAXIMUM", (a, b), format, (rounding, overflow, subnormals, nan, None, None, via), source, 0, 0, out
-    )
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("maximum", (a, b), format, policies, source, seed, offset, out)
 
 
 def minimum_number(
@@ -263,13 +269,17 @@ def minimum_number(
     overflow: Overflow | str | None = None,
     subnormals: Subnormals | str | None = None,
     nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
     via: FormatLike | None = None,
     source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
     out: Codes | Values | None = None,
 ) -> Any:
     """The smaller of a and b, or the one that is a number (minimumNumber).  As ``minimum`` else."""
-    policies = (rounding, overflow, subnormals, nan, None, None, via)
-    return _operate("MINIMUM_NUMBER", (a, b), format, policies, source, 0, 0, out)
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("minimum_number", (a, b), format, policies, source, seed, offset, out)
 
 
 def maximum_number(
@@ -281,13 +291,17 @@ def maximum_number(
     overflow: Overflow | str | None = None,
     subnormals: Subnormals | str | None = None,
     nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
     via: FormatLike | None = None,
     source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
     out: Codes | Values | None = None,
 ) -> Any:
     """The larger of a and b, or the one that is a number (maximumNumber).  As ``minimum`` else."""
-    policies = (rounding, overflow, subnormals, nan, None, None, via)
-    return _operate("MAXIMUM_NUMBER", (a, b), format, policies, source, 0, 0, out)
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("maximum_number", (a, b), format, policies, source, seed, offset, out)
 
 
 def negate(
@@ -298,8 +312,12 @@ def negate(
     overflow: Overflow | str | None = None,
     subnormals: Subnormals | str | None = None,
     nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
     via: FormatLike | None = None,
     source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
     out: Codes | Values | None = None,
 ) -> Any:
     """-x.  Where x has the format of the result and that has a sign, only the sign bit changes, of NaN too (5.5.1).
@@ -307,7 +325,8 @@ def negate(
     Otherwise the exact negative is rounded: in an unsigned format what is not zero goes where the overflow policy sends
     negatives.  Parameters, result and errors as for ``add``.
     """
-    return _operate("NEGATE", (x,), format, (rounding, overflow, subnormals, nan, None, None, via), source, 0, 0, out)
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("negate", (x,), format, policies, source, seed, offset, out)
 
 
 def absolute(
@@ -318,12 +337,17 @@ def absolute(
     overflow: Overflow | str | None = None,
     subnormals: Subnormals | str | None = None,
     nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
     via: FormatLike | None = None,
     source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
     out: Codes | Values | None = None,
 ) -> Any:
     """|x|.  Where x has the format of the result, only the sign bit changes; otherwise as ``negate``."""
-    return _operate("ABSOLUTE", (x,), format, (rounding, overflow, subnormals, nan, None, None, via), source, 0, 0, out)
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("absolute", (x,), format, policies, source, seed, offset, out)
 
 
 abs = absolute
@@ -374,7 +398,6 @@ def _operate(
     offset: int,
     out: Any,
 ) -> Any:
-    from fpemu.kernels import operate as operations
     from fpemu.targets import host_arithmetic as host
 
     cast = as_cast(format, **dict(zip(POLICIES, policies, strict=True)))
@@ -385,12 +408,11 @@ def _operate(
     # Codes go where they are wanted; values are decoded from codes of their own.
     codes = result if dtype is None else np.empty(shape, cast.format.code_dtype)
 
-    operation = getattr(operations, name)
     first = taken[0]
-    if name in ("NEGATE", "ABSOLUTE") and first.source == cast.format and cast.format.signed and cast.via is None:
-        _change_signs(first, name == "NEGATE", codes)
+    if name in ("negate", "absolute") and first.source == cast.format and cast.format.signed and cast.via is None:
+        _change_signs(first, name == "negate", codes)
     else:
-        refused = host.operate(operation, taken, cast, codes, seed, offset)
+        refused = host.operate(host.OPERATIONS[name], taken, cast, codes, seed, offset)
         if refused is not None:
             raise nan_refused(cast if cast.raises_on_nan else cast.via or cast, refused, shape)
     if dtype is not None:

@@ -118,9 +118,9 @@ def divide(a: Real, b: Real, downward: bool = False) -> Real:
 
 def sqrt(x: Real, downward: bool = False) -> Real:
     """5.4.1: sqrt(-0) is -0.  7.2: that of other negative numbers is NaN."""
-    if _nan(x) or _is_zero(x):
+    if _is_zero(x):
         return x
-    if is_negative(x):
+    if _nan(x) or is_negative(x):
         return math.nan
     if _infinite(x):
         return x

@@ -50,9 +50,8 @@ def extreme(a, b, larger, number):
     first = before != larger
     if number:
         first = a.kind != nan and (b.kind == nan or first)
-        kind = a.kind if first else b.kind
-    else:
-        kind = nan if order == UNORDERED else (a.kind if first else b.kind)
+    kind = a.kind if first else b.kind
+    kind = nan if order == UNORDERED and not number else kind
     negative = a.negative if first else b.negative
     return Exact(
         U(0) if kind == nan else negative,

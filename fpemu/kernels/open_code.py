@@ -15,7 +15,7 @@ def open_code(code, spec, last):
     code = U(code)
     magnitude = U(code & spec.magnitude)
     magnitude = U(0) if magnitude < spec.floor else magnitude
-    negative = U(U(code & spec.sign) != U(0))
+    negative = U(U(U(code & spec.sign) != U(0)) ^ spec.opposite)
 
     # The integer significand, subnormal or not, is exact as a float, which has its leading bit in one place and counts
     # where it was in its exponent.

@@ -130,6 +130,7 @@ class OperandSpec(NamedTuple):
     max_code: Any
     last_number: Any  # magnitude code of the largest number, infinity included
     nan_code: Any  # the sign bit alone where that is NaN, else all ones
+    opposite: Any  # 1 where the negative of the value is meant
 
 
 @lru_cache(maxsize=4096)
@@ -338,8 +339,8 @@ def exact_spec(cast: Cast, lane: Lane) -> EncodeSpec:
 
 
 @lru_cache(maxsize=4096)
-def operand_spec(source: FloatFormat, lane: Lane, flush: bool) -> OperandSpec:
-    """The numbers by which codes of ``source`` are opened; ``flush``: subnormal ones as zeros."""
+def operand_spec(source: FloatFormat, lane: Lane, flush: bool, opposite: bool = False) -> OperandSpec:
+    """The numbers by which codes of ``source`` are opened; ``flush``: subnormal ones as zeros; ``opposite``: negated."""
     float_bias = 1023 if lane is EXACT64 else 127
     return OperandSpec(
         sign=source.sign_mask,
@@ -352,4 +353,5 @@ def operand_spec(source: FloatFormat, lane: Lane, flush: bool) -> OperandSpec:
         max_code=source.max_code,
         last_number=source.max_code + source.infinities,
         nan_code=source.sign_mask if source.signed and not source.negative_zero else (1 << lane.bits) - 1,
+        opposite=int(opposite),
     )
