@@ -47,8 +47,10 @@ def operate(
 
 
 def opened(code: int, format: FloatFormat, flush: bool = False) -> Real:
-    """What a code means; ``flush``: a subnormal value is a zero of its sign."""
+    """What a code means, NaN without its sign; ``flush``: a subnormal value is a zero of its sign."""
     real = value(code, format)
+    if _nan(real):
+        return math.nan
     if flush and format.subnormals and isinstance(real, Fraction):
         subnormal = 0 < abs(real) < power_of_two(smallest_normal_exponent(format))
         return _zero(real < 0) if subnormal else real

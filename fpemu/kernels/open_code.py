@@ -10,7 +10,7 @@ from fpemu.kernels.spec import NOT_A_NUMBER
 
 @kernel
 def open_code(code, spec, last):
-    """The exact number that ``code`` means; ``last``: position of the lane's top bit."""
+    """The exact number that ``code`` means, a NaN without its sign; ``last``: position of the lane's top bit."""
     U = type(spec.magnitude)
     code = U(code)
     magnitude = U(code & spec.magnitude)
@@ -36,4 +36,5 @@ def open_code(code, spec, last):
     # One for each bound passed: zero, finite, infinite, NaN (in a format without infinity two at once).
     kind = U(U(U(integer != U(0)) + U(magnitude > spec.max_code)) + U(magnitude > spec.last_number))
     kind = U(NOT_A_NUMBER) if code == spec.nan_code else kind
+    negative = U(0) if kind == U(NOT_A_NUMBER) else negative
     return Exact(negative, U(0) if zero else exponent, U(0) if zero else significand, kind)

@@ -30,8 +30,7 @@ def operate(operation, a, b, c, plan):
     if operation == MULTIPLY_ADD:
         return add(multiply(a, b, plan), c, plan)
     if operation >= MINIMUM:
-        larger = operation == MAXIMUM or operation == MAXIMUM_NUMBER
-        return extreme(a, b, larger, operation >= MINIMUM_NUMBER)
+        return extreme(a, b, operation in (MAXIMUM, MAXIMUM_NUMBER), operation >= MINIMUM_NUMBER)
     return a
 
 

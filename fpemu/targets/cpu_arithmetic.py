@@ -48,6 +48,7 @@ def operation_driver(operation: int, plan: Plan, lane: Lane, reads: tuple[np.dty
     ``numbers``: of three operands and the target.  Operations of fewer operands do not read the others.
     """
     last, stochastic, step, plan = lane.bits - 1, plan.rounding == STOCHASTIC, np.uint64(GOLDEN), Plan(*plan)
+    number = np.int64(operation)  # (of an int Numba would make a type of its own, and compile ``operate`` anew for each)
 
     def operation_loop(a, b, c, out, numbers, key, first):
         spec_a, spec_b = thaw_operand(numbers, 0), thaw_operand(numbers, OPERAND)
@@ -57,7 +58,7 @@ def operation_driver(operation: int, plan: Plan, lane: Lane, reads: tuple[np.dty
             word = random_word(counter) if stochastic else np.uint32(0)
             counter = np.uint64(counter + step)
             x, y, z = open_code(a[i], spec_a, last), open_code(b[i], spec_b, last), open_code(c[i], spec_c, last)
-            out[i] = round_exact(operate(operation, x, y, z, plan), word, to, plan)
+            out[i] = round_exact(operate(number, x, y, z, plan), word, to, plan)
 
     inputs = (read_only(dtype) for dtype in reads)
     signature = (*inputs, writable(writes), read_only(lane.code), types.uint64, types.uint64)
