@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpemu.arithmetic import POLICIES, Operand, Source, Sources, opened, output
 from fpemu.arrays import Codes, FormatLike, Values, as_counter, decode, nan_refused
-from fpemu.orders import Order, as_order
+from fpemu.orders import KAHAN, Order, as_order
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
 
 
@@ -139,6 +139,8 @@ def _reduce(
 ) -> Any:
     from fpemu.targets import host_sums as host
 
+    if not cast.format.has_zero and as_order(order).name == KAHAN:
+        raise ValueError(f"a Kahan sum begins with the compensation zero, which {cast.format.name} does not have")
     order, seed, offset = as_order(order), as_counter("seed", seed), as_counter("offset", offset)
     whole = np.broadcast_shapes(*(one.codes.shape for one in operands))
     shape, terms = whole[:-1], whole[-1]

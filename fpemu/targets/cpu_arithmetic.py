@@ -48,7 +48,9 @@ def operation_driver(operation: int, plan: Plan, lane: Lane, reads: tuple[np.dty
     ``numbers``: of three operands and the target.  Operations of fewer operands do not read the others.
     """
     last, stochastic, step, plan = lane.bits - 1, plan.rounding == STOCHASTIC, np.uint64(GOLDEN), Plan(*plan)
-    number = np.int64(operation)  # (of an int Numba would make a type of its own, and compile ``operate`` anew for each)
+    number = np.int64(
+        operation
+    )  # (of an int Numba would make a type of its own, and compile ``operate`` anew for each)
 
     def operation_loop(a, b, c, out, numbers, key, first):
         spec_a, spec_b = thaw_operand(numbers, 0), thaw_operand(numbers, OPERAND)

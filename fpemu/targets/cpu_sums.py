@@ -20,7 +20,7 @@ from fpemu.kernels.round_exact import round_exact
 from fpemu.kernels.spec import NOT_A_NUMBER, STOCHASTIC, Lane, Plan
 from fpemu.orders import CHUNKED, KAHAN, NAMES, PAIRWISE
 from fpemu.targets.cpu import TYPES, Driver, compiled, made_once, read_only, thaw_encode
-from fpemu.targets.cpu_arithmetic import OPERAND, TARGET, thaw_operand
+from fpemu.targets.cpu_arithmetic import GENERAL, OPERAND, TARGET, thaw_operand, thaw_plan
 
 STRIP = 128  # outputs that are summed side by side
 DEPTH = 512  # terms that are laid side by side at a time
@@ -28,14 +28,20 @@ LEVELS = 66  # partial sums of a pairwise sum of as many terms as memory could h
 SUM, DOT, CONTRACT = range(3)  # of b's rows; of rows of a and b, one with one; each with each
 
 
-class Facts(NamedTuple):
-    """All that a loop is compiled for."""
+class Modes(NamedTuple):
+    """What is done, apart from the casts; one loop takes it at run time."""
 
     shape: int  # SUM, DOT or CONTRACT
     order: int  # index into orders.NAMES
-    has_initial: bool
-    rounds_product: bool
-    checks: bool  # whether NaN results are looked for
+    has_initial: int
+    rounds_product: int
+    checks: int  # whether NaN results are looked for
+
+
+class Facts(NamedTuple):
+    """All that a loop is compiled for."""
+
+    modes: Modes
     plan: Plan
     product_plan: Plan
     lane: Lane
@@ -68,27 +74,39 @@ def word_of(stochastic, key, first, step, j):
     return np.uint32(0)
 
 
+GENERAL_CODE = np.dtype(GENERAL.code)
+_ANY = Facts(Modes(0, 0, 0, 0, 0), Plan(0), Plan(0), GENERAL, GENERAL_CODE, GENERAL_CODE, GENERAL_CODE)
+
+
 @made_once
-def reduction_driver(facts: Facts) -> Driver:
-    """``driver(a, b, c, out, invalid, numbers, chunk, zero, key, first, row_step, step)``.
+def reduction_driver(given: Facts | None) -> Driver:
+    """``driver(modes, a, b, c, out, invalid, numbers, chunk, zero, key, first, row_step, step)``.
+
+    ``given``: what it is compiled for; None: ``modes`` says at run time (Modes, then both plans, as int64), and codes are
+    uint64.  That takes several times as long, but nothing has to be compiled for the next sum of another kind.
 
     a (M, K) and b (N, K) are codes of any strides, c (initial codes of the accumulator) and out (M, N), invalid (M, N)
     bytes, set to 1 where a rounding met NaN.  For SUM a is not read, and M is 1; for DOT a is (N, K), and M is 1.
     ``numbers``: operands a, b, accumulator, its target, operand product, its target.  ``zero``: what a sum of nothing is.
     """
-    shape, order, has_initial, rounds_product, checks, plan, product_plan, lane = facts[:8]
-    plan, product_plan = Plan(*plan), Plan(*product_plan)
+    facts, is_general = given or _ANY, given is None
+    frozen = tuple(np.int64(mode) for mode in facts.modes)
+    frozen_plan, frozen_product_plan, lane = Plan(*facts.plan), Plan(*facts.product_plan), facts.lane
     last, U, b_type, a_type = lane.bits - 1, lane.code, facts.b.type, facts.a.type
-    is_sum, is_dot, is_contract = shape == SUM, shape == DOT, shape == CONTRACT
-    pairwise, chunked, kahan = (
-        order == NAMES.index(PAIRWISE),
-        order == NAMES.index(CHUNKED),
-        order == NAMES.index(KAHAN),
-    )
-    sequential = not (pairwise or chunked or kahan)
-    stochastic = STOCHASTIC in (plan.rounding, product_plan.rounding)
+    pairwise_number, chunked_number, kahan_number = NAMES.index(PAIRWISE), NAMES.index(CHUNKED), NAMES.index(KAHAN)
+    plan_place, product_plan_place = len(Modes._fields), len(Modes._fields) + len(Plan._fields)
 
-    def reduction_loop(a, b, c, out, invalid, numbers, chunk, zero, key, first, row_step, step):
+    def reduction_loop(modes, a, b, c, out, invalid, numbers, chunk, zero, key, first, row_step, step):
+        if is_general:
+            shape, order, has_initial, rounds_product, checks = modes[0], modes[1], modes[2], modes[3], modes[4]
+            plan, product_plan = thaw_plan(modes, plan_place), thaw_plan(modes, product_plan_place)
+        else:
+            shape, order, has_initial, rounds_product, checks = frozen
+            plan, product_plan = frozen_plan, frozen_product_plan
+        is_sum, is_dot, is_contract = shape == SUM, shape == DOT, shape == CONTRACT
+        pairwise, chunked, kahan = order == pairwise_number, order == chunked_number, order == kahan_number
+        sequential = not (pairwise or chunked or kahan)
+        stochastic = plan.rounding == STOCHASTIC or product_plan.rounding == STOCHASTIC
         spec_a, spec_b = thaw_operand(numbers, 0), thaw_operand(numbers, OPERAND)
         spec_sum, to_sum = thaw_operand(numbers, 2 * OPERAND), thaw_encode(numbers, 3 * OPERAND)
         spec_product = thaw_operand(numbers, 3 * OPERAND + TARGET)
@@ -107,7 +125,7 @@ def reduction_driver(facts: Facts) -> Driver:
                 started, top = False, 0
                 bad[:] = 0
                 for j in range(width):
-                    state[0, j] = U(c[i, j0 + j]) if has_initial else zero
+                    state[0, j] = U(c[i, j0 + j]) if has_initial != 0 else zero
                     state[1, j] = U(0)
                 if has_initial:
                     started = True
@@ -137,7 +155,7 @@ def reduction_driver(facts: Facts) -> Driver:
                     in_chunk = k % chunk if chunked else k
                     if pairwise or (chunked and in_chunk == 0) or (not chunked and not started):
                         # A first term: rounded as it is.
-                        into = top + (1 if has_initial else 0) if pairwise else (1 if chunked else 0)
+                        into = top + (1 if has_initial != 0 else 0) if pairwise else (1 if chunked else 0)
                         for j in range(width):
                             if is_sum:
                                 value = open_code(panel[kk, j], spec_b, last)
@@ -204,7 +222,7 @@ def reduction_driver(facts: Facts) -> Driver:
                     for _ in range(merges):
                         if pairwise:
                             top -= 1
-                            lower = top - 1 + (1 if has_initial else 0)
+                            lower = top - 1 + (1 if has_initial != 0 else 0)
                         for j in range(width):
                             word = word_of(stochastic, key, base, step, j)
                             value = open_code(state[lower + 1, j], spec_sum, last)
@@ -221,6 +239,7 @@ def reduction_driver(facts: Facts) -> Driver:
     reads_b: Any = TYPES[facts.b]
     codes: Any = TYPES[facts.writes]
     signature = (
+        types.Array(types.int64, 1, "C", readonly=True),
         types.Array(reads_a, 2, "A", readonly=True),
         types.Array(reads_b, 2, "A", readonly=True),
         types.Array(codes, 2, "A", readonly=True),
@@ -234,4 +253,4 @@ def reduction_driver(facts: Facts) -> Driver:
         types.uint64,
         types.uint64,
     )
-    return compiled(reduction_loop, facts, *signature)
+    return compiled(reduction_loop, given, *signature)

@@ -12,12 +12,15 @@ from fpemu.kernels.spec import check_random_bits, exact_lane, exact_plan, exact_
 from fpemu.orders import NAMES, Order
 from fpemu.policies import Cast, Subnormals
 from fpemu.targets.cpu import Driver
-from fpemu.targets.cpu_arithmetic import Numbers, numbers_of
-from fpemu.targets.cpu_sums import CONTRACT, DOT, STRIP, SUM, Facts, reduction_driver
+from fpemu.targets.cpu_arithmetic import GENERAL, Numbers, numbers_of
+from fpemu.targets.cpu_sums import CONTRACT, DOT, GENERAL_CODE, STRIP, SUM, Facts, Modes, reduction_driver
 from fpemu.targets.host import Bits, as_index, seed_word
 from fpemu.targets.threads import get_threads, run_parts
 
 WEIGHT = 8  # a step of a sum takes about as long as so many conversions
+
+# As in host_arithmetic.py: a loop compiled for one kind of sum is worth it from so many steps on.
+SPECIALISE_FROM = 1 << 18
 
 
 class Reduction(NamedTuple):
@@ -54,88 +57,89 @@ def _row(c: Bits | None) -> Bits | None:
     return None if c is None else c[None]
 
 
+class Prepared(NamedTuple):
+    """What does not depend on the codes."""
+
+    driver: Driver
+    modes: Numbers
+    numbers: Numbers
+    zero: Any  # code of a sum of nothing
+    dtypes: tuple[np.dtype[Any], ...]  # of a, b and the accumulator's codes as the loop takes them
+
+
 @lru_cache(maxsize=1024)
-def _prepared(
-    shape: int, how: Reduction, reads: tuple[np.dtype[Any], ...], has_initial: bool
-) -> tuple[Driver, Numbers, int, np.unsignedinteger[Any], bool]:
-    accumulator = how.accumulator
-    product = how.product or accumulator
-    check_random_bits(accumulator)
-    check_random_bits(product)
-    lane = max(exact_lane(accumulator, (how.a, how.b)), exact_lane(product, (how.a, how.b)), key=lambda lane: lane.bits)
-    refuses = accumulator.raises_on_nan or (how.product is not None and product.raises_on_nan)
-    rounds_product = how.product is not None and shape != SUM
+def _prepared(modes: Modes, how: Reduction, reads: tuple[np.dtype[Any], ...], specialise: bool) -> Prepared:
+    accumulator, product = how.accumulator, how.product or how.accumulator
+    for cast in (accumulator, product):
+        check_random_bits(cast)
+    lane = GENERAL
+    if specialise:
+        lanes = [exact_lane(cast, (how.a, how.b, accumulator.format)) for cast in (accumulator, product)]
+        lane = max(lanes, key=lambda lane: lane.bits)
+    plans = [exact_plan(cast, lane) for cast in (accumulator, product)]
+    dtypes = (*reads, accumulator.format.code_dtype) if specialise else (GENERAL_CODE,) * 3
+    driver = reduction_driver(Facts(modes, plans[0], plans[1], lane, *dtypes) if specialise else None)
+
     flush = accumulator.subnormals is Subnormals.FLUSH_INPUT
     flush_factors = product.subnormals is Subnormals.FLUSH_INPUT
-    facts = Facts(
-        shape,
-        NAMES.index(how.order.name),
-        has_initial,
-        rounds_product,
-        refuses,
-        exact_plan(accumulator, lane),
-        exact_plan(product, lane),
-        lane,
-        reads[0],
-        reads[1],
-        accumulator.format.code_dtype,
-    )
-    numbers = numbers_of(
-        [
-            operand_spec(how.a, lane, flush_factors),
-            operand_spec(how.b, lane, flush_factors),
-            operand_spec(accumulator.format, lane, flush),
-            exact_spec(accumulator, lane),
-            operand_spec(product.format, lane, flush),
-            exact_spec(product, lane),
-        ],
-        lane,
-    )
+    specs = [
+        operand_spec(how.a, lane, flush_factors),
+        operand_spec(how.b, lane, flush_factors),
+        operand_spec(accumulator.format, lane, flush),
+        exact_spec(accumulator, lane),
+        operand_spec(product.format, lane, flush),
+        exact_spec(product, lane),
+    ]
     zero = 0 if accumulator.format.has_zero else accumulator.zero_code()
-    return reduction_driver(facts), numbers, how.order.chunk or 1, lane.code(zero), refuses
+    numbers = np.array([*modes, *plans[0], *plans[1]], np.int64)
+    return Prepared(driver, numbers, numbers_of(specs, lane), lane.code(zero), dtypes)
 
 
 def _run(shape: int, a: Bits, b: Bits, c: Bits | None, out: Bits, how: Reduction, seed: int, offset: int) -> int | None:
-    a, b = _native(a), _native(b)
-    driver, numbers, chunk, zero, refuses = _prepared(shape, how, (a.dtype, b.dtype), c is not None)
+    refuses = how.accumulator.raises_on_nan or (how.product is not None and how.product.raises_on_nan)
+    rounds_product = how.product is not None and shape != SUM
+    modes = Modes(shape, NAMES.index(how.order.name), int(c is not None), int(rounds_product), int(refuses))
     rows, columns = out.shape
     terms = b.shape[1]
-    step = how.order.roundings(terms, how.product is not None and shape != SUM, c is not None)
-    key = seed_word(seed)
-    inputs = [a, b] if c is None else [a, b, c]
-    apart = not refuses and not any(np.may_share_memory(x, out) for x in inputs)
-    result = out if apart else np.empty_like(out)
-    invalid = np.zeros(out.shape if refuses else (rows, 1), np.uint8)
-    start = result if c is None else _native(c)
+    steps = rows * columns * max(terms, 1)
+    native = tuple(x.dtype.newbyteorder("=") for x in (a, b))
+    driver, mode_numbers, numbers, zero, dtypes = _prepared(modes, how, native, steps >= SPECIALISE_FROM)
+    a, b = a.astype(dtypes[0], copy=False), b.astype(dtypes[1], copy=False)
+    start = None if c is None else c.astype(dtypes[2], copy=False)
+    apart = (
+        not refuses
+        and dtypes[2] == out.dtype
+        and not any(np.may_share_memory(x, out) for x in (a, b, start) if x is not None)
+    )
+    result = out if apart else np.empty(out.shape, dtypes[2])
+    invalid = np.zeros(out.shape if refuses else (1, 1), np.uint8)
+    begin = result if start is None else start
+    step, key = how.order.roundings(terms, rounds_product, c is not None), seed_word(seed)
 
     def run(i0: int, i1: int, j0: int, j1: int) -> None:
-        index = as_index(offset + (i0 * columns + j0) * step)
         driver(
+            mode_numbers,
             a[i0:i1] if shape == CONTRACT else a[j0:j1] if shape == DOT else a,
             b[j0:j1],
-            start[i0:i1, j0:j1],
+            begin[i0:i1, j0:j1],
             result[i0:i1, j0:j1],
             invalid[i0:i1, j0:j1] if refuses else invalid,
             numbers,
-            chunk,
+            how.order.chunk or 1,
             zero,
             key,
-            index,
+            as_index(offset + (i0 * columns + j0) * step),
             as_index(columns * step),
             as_index(step),
         )
 
-    work = WEIGHT * rows * columns * max(terms, 1)
     if rows >= get_threads():
-        run_parts(lambda i0, i1: run(i0, i1, 0, columns), rows, 1, work)
+        run_parts(lambda i0, i1: run(i0, i1, 0, columns), rows, 1, WEIGHT * steps)
     else:
-        run_parts(lambda j0, j1: run(0, rows, j0, j1), columns, STRIP if columns > 2 * STRIP else 1, work)
+        unit = STRIP if columns > 2 * STRIP else 1
+        run_parts(lambda j0, j1: run(0, rows, j0, j1), columns, unit, WEIGHT * steps)
     if refuses and invalid.any():
         return int(np.argmax(invalid.reshape(-1)))
     if result is not out:
         out[...] = result
     return None
-
-
-def _native(x: Bits) -> Bits:
-    return x if x.dtype.isnative and x.flags.aligned else x.astype(x.dtype.newbyteorder("="))
