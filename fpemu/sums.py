@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,7 @@ def _reduce(
     result = output(out, shape, cast.format.code_dtype if dtype is None else dtype)
     codes = result if dtype is None and result.flags.c_contiguous else np.empty(shape, cast.format.code_dtype)
 
-    rows = [np.broadcast_to(one.codes, whole).reshape(-1, terms) for one in operands]
+    rows = [np.broadcast_to(one.codes, whole).reshape(prod(shape), terms) for one in operands]
     how = host.Reduction(cast, operands[0].source, operands[-1].source, order, product)
     flat = codes.reshape(-1)
     if len(rows) == 1:

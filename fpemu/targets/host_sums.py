@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fpemu.formats import FloatFormat
-from fpemu.kernels.spec import check_random_bits, exact_lane, exact_plan, exact_spec, operand_spec
+from fpemu.kernels.spec import (
+    EncodeSpec,
+    OperandSpec,
+    check_random_bits,
+    exact_lane,
+    exact_plan,
+    exact_spec,
+    operand_spec,
+)
 from fpemu.orders import NAMES, Order
 from fpemu.policies import Cast, Subnormals
 from fpemu.targets.cpu import Driver
@@ -20,7 +28,7 @@ from fpemu.targets.threads import get_threads, run_parts
 WEIGHT = 8  # a step of a sum takes about as long as so many conversions
 
 # As in host_arithmetic.py: a loop compiled for one kind of sum is worth it from so many steps on.
-SPECIALISE_FROM = 1 << 18
+SPECIALISE_FROM = 1 << 20
 
 
 class Reduction(NamedTuple):
@@ -82,7 +90,7 @@ def _prepared(modes: Modes, how: Reduction, reads: tuple[np.dtype[Any], ...], sp
 
     flush = accumulator.subnormals is Subnormals.FLUSH_INPUT
     flush_factors = product.subnormals is Subnormals.FLUSH_INPUT
-    specs = [
+    specs: list[OperandSpec | EncodeSpec] = [
         operand_spec(how.a, lane, flush_factors),
         operand_spec(how.b, lane, flush_factors),
         operand_spec(accumulator.format, lane, flush),
