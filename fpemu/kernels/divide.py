@@ -43,7 +43,7 @@ def divide(a, b, plan):
     below = U(right(quotient, U(last - 2), last) ^ one)
     quotient = left(quotient, below, last)
 
-    kind = kind_of(_KINDS, a, b)
+    kind = kind_of(_KINDS, a, b, last)
     finite = kind == U(FINITE)
     exponent = U(U(U(a.exponent - b.exponent) + exponent_bias(a, last)) - below)
     return Exact(

@@ -31,7 +31,7 @@ def multiply(a, b, plan):
     product = U(right(a.significand, down, last) * right(b.significand, down, last))
     # Of two numbers in [1, 2), in [1, 4).
     below = U(right(product, U(last - 2), last) ^ one)
-    kind = kind_of(_KINDS, a, b)
+    kind = kind_of(_KINDS, a, b, last)
     finite = kind == U(FINITE)
     exponent = U(U(U(a.exponent + b.exponent) - exponent_bias(a, last)) + U(one ^ below))
     return Exact(
@@ -43,10 +43,11 @@ def multiply(a, b, plan):
 
 
 @kernel
-def kind_of(kinds, a, b):
+def kind_of(kinds, a, b, last):
     """The entry of a table of kinds."""
     U = type(a.kind)
-    return U(U(U(kinds) >> U(U(a.kind << U(3)) | U(b.kind << U(1)))) & U(3))
+    place = U(left(a.kind, U(3), last) | left(b.kind, U(1), last))
+    return U(right(U(kinds), place, last) & U(3))
 
 
 @kernel

@@ -17,16 +17,16 @@ def open_code(code, spec, last):
     magnitude = U(0) if magnitude < spec.floor else magnitude
     negative = U(U(U(code & spec.sign) != U(0)) ^ spec.opposite)
 
-    # The integer significand, subnormal or not, is exact as a float, which has its leading bit in one place and counts
+    # The integer significand (of at most 31 bits), subnormal or not, is exact as a float, which has its leading bit in one place and counts
     # where it was in its exponent.
     field = right(magnitude, spec.trailing, last)
-    hidden = U(left(U(field > U(0)), spec.trailing, last) | spec.always_hidden)
-    integer = U(U(magnitude & U(left(U(1), spec.trailing, last) - U(1))) | hidden)
+    hidden = spec.hidden if magnitude >= spec.hidden else spec.lowest_hidden
+    integer = U(U(magnitude & U(spec.hidden - U(1))) | hidden)
     if last == 31:
-        bits = U(np.float32(np.uint32(integer)).view(np.uint32))
+        bits = U(np.float32(np.int32(integer)).view(np.uint32))
         up, trailing = U(6), U(23)
     else:
-        bits = U(np.float64(np.uint64(integer)).view(np.uint64))
+        bits = U(np.float64(np.int32(integer)).view(np.uint64))
         up, trailing = U(9), U(52)
     unit = left(U(1), trailing, last)
     significand = left(U(U(bits & U(unit - U(1))) | unit), up, last)

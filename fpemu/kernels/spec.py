@@ -70,6 +70,7 @@ class Plan(NamedTuple):
     mirrored: int = 0  # the sign bit of a result is that of the input, and all that is too large becomes one code
     source_trailing: int = 23  # trailing significand bits of the lane
     source_sign: int = 31  # position of its sign bit; also the largest shift
+    flush_before: int = 0  # of exact numbers: those below a floor are zero
 
 
 class EncodeSpec(NamedTuple):
@@ -124,7 +125,8 @@ class OperandSpec(NamedTuple):
     magnitude: Any  # mask of the rest
     floor: Any  # magnitude codes below this are zero (flushed inputs)
     trailing: Any  # trailing significand bits
-    always_hidden: Any  # the hidden bit, in place, of a format whose lowest exponent field has one too; else 0
+    hidden: Any  # the hidden bit, in place
+    lowest_hidden: Any  # that of the lowest exponent field: 0 where it holds subnormals
     first_field: Any  # the exponent field that the lowest binade counts as: 1 where it holds subnormals, else 0
     rebias: Any  # from the sum of exponent field and float exponent to the exponent of the lane
     max_code: Any
@@ -327,7 +329,8 @@ def check_random_bits(cast: Cast) -> None:
 @lru_cache(maxsize=4096)
 def exact_plan(cast: Cast, lane: Lane) -> Plan:
     """The code paths of rounding an exact number."""
-    return encode_plan(cast, lane)._replace(fixed_shift=SHIFT_VARIES, mirrored=0)
+    flushes = cast.subnormals is Subnormals.FLUSH_OUTPUT_BEFORE
+    return encode_plan(cast, lane)._replace(fixed_shift=SHIFT_VARIES, flush_before=int(flushes))
 
 
 @lru_cache(maxsize=4096)
@@ -347,7 +350,8 @@ def operand_spec(source: FloatFormat, lane: Lane, flush: bool, opposite: bool = 
         magnitude=source.magnitude_mask,
         floor=source.smallest_normal_code if flush else 0,
         trailing=source.trailing_bits,
-        always_hidden=0 if source.subnormals else 1 << source.trailing_bits,
+        hidden=1 << source.trailing_bits,
+        lowest_hidden=0 if source.subnormals else 1 << source.trailing_bits,
         first_field=int(source.subnormals),
         rebias=lane.bias - source.bias - source.trailing_bits - float_bias,
         max_code=source.max_code,

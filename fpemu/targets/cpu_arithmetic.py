@@ -26,14 +26,15 @@ GENERAL = EXACT64  # the lane of the loops whose code paths are chosen at run ti
 def thaw_operand(a, k):
     """The numbers from place k as an OperandSpec."""
     return OperandSpec(
-        a[k], a[k + 1], a[k + 2], a[k + 3], a[k + 4], a[k + 5], a[k + 6], a[k + 7], a[k + 8], a[k + 9], a[k + 10]
+        a[k], a[k + 1], a[k + 2], a[k + 3], a[k + 4], a[k + 5], a[k + 6], a[k + 7], a[k + 8], a[k + 9], a[k + 10],
+        a[k + 11],
     )  # fmt: skip
 
 
 @kernel
 def thaw_plan(a, k):
     """The numbers from place k as a Plan whose code paths are chosen at run time, for GENERAL."""
-    return Plan(a[k], a[k + 1], a[k + 2], a[k + 3], a[k + 4], a[k + 5], a[k + 6], 61, 63)
+    return Plan(a[k], a[k + 1], a[k + 2], a[k + 3], a[k + 4], a[k + 5], a[k + 6], 61, 63, a[k + 9])
 
 
 def numbers_of(specs: list[OperandSpec | EncodeSpec], lane: Lane) -> Numbers:
