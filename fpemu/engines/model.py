@@ -199,7 +199,9 @@ def chain(
     kind = "fma" if fused else "mul-add"
     rule = "" if cast.rounding is Rounding.NEAREST_EVEN else f".{cast.rounding.value}"
     names = a.name if a == b else f"{a.name}x{b.name}"
-    return Engine(f"{in_order}.{kind}{rule}.{names}.{cast.format.name}", a, b, cast.format, Chain(cast, fused, in_order))
+    return Engine(
+        f"{in_order}.{kind}{rule}.{names}.{cast.format.name}", a, b, cast.format, Chain(cast, fused, in_order)
+    )
 
 
 def promoted(engine: Engine, every: int) -> Engine:

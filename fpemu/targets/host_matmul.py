@@ -329,7 +329,9 @@ def _any_chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
     words = rows * columns * order.roundings(a.shape[-1], not rule.fused, True)
     left, right = (np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
     for number, index in enumerate(np.ndindex(batch)):
-        found = host_sums.contract(left[index], right[index].T, out[index].copy(), out[index], how, seed, number * words)
+        found = host_sums.contract(
+            left[index], right[index].T, out[index].copy(), out[index], how, seed, number * words
+        )
         if found is not None:
             raise nan_refused(cast, number * rows * columns + found, out.shape)
 
