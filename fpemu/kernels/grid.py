@@ -11,7 +11,7 @@ import numpy as np
 from fpemu.formats import FloatFormat
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.powers import over, power_below, scaled
-from fpemu.kernels.whole import whole
+from fpemu.kernels.instructions import whole
 
 _SIGN = 1 << 63
 
