@@ -81,16 +81,18 @@ def relation_grid(reads: tuple[np.dtype[Any], ...]) -> Grid:
 
 @made_once
 def signs_grid(reads: np.dtype[Any]) -> Grid:
-    """``grid(x, out, step, kept, flipped, negative_zero)``: codes with other signs, but for a zero's where there is but one zero."""
+    """``grid(x, out, step, kept, flipped, magnitude, negative_zero)``: codes whose sign bit is not ``kept``, or ``flipped``.
 
-    def signs_kernel(x, out, step, kept, flipped, negative_zero):
+    Where there is no negative zero, codes without ``magnitude`` stay.
+    """
+
+    def signs_kernel(x, out, step, kept, flipped, magnitude, negative_zero):
         i = np.uint64(np.uint64(cuda.blockIdx.x) * np.uint64(TILE) + np.uint64(cuda.threadIdx.x))
         for _ in range(EACH * GROUPS):
             if i < np.uint64(out.size):
                 code = x[np.uint64(i * step)]
-                changed = (code & kept) ^ flipped
-                out[i] = changed if negative_zero or (changed & ~flipped & kept) != 0 else code
+                out[i] = (code & kept) ^ flipped if negative_zero or (code & magnitude) != 0 else code
             i = np.uint64(i + np.uint64(THREADS))
 
     number = TYPES[reads]
-    return compiled(signs_kernel, array_of(reads), array_of(reads), types.uint64, number, number, types.boolean)
+    return compiled(signs_kernel, array_of(reads), array_of(reads), types.uint64, number, number, number, types.boolean)
