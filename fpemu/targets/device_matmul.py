@@ -26,7 +26,7 @@ from fpemu.targets.cpu import frozen_spec
 from fpemu.targets.cpu_matmul import block_numbers
 from fpemu.targets.cuda import launch
 from fpemu.targets.device import DeviceArray
-from fpemu.targets.host_matmul import FLOAT32_LARGEST, FLOAT32_SMALLEST, Scales, chain_kind
+from fpemu.targets.host_matmul import FLOAT32_LARGEST, FLOAT32_SMALLEST, Scales, chain_kind, may_be_narrow
 
 NEVER = (1, 0)  # ends between which no exponent lies
 
@@ -174,7 +174,7 @@ def _launches(arrays: list[Spread | None], batch: tuple[int, ...]) -> Iterator[t
 # ---- what grids are given -------------------------------------------------------------------------------------------
 def _ends(engine: Engine, rule: BlockSum) -> tuple[int, int]:
     """Between which exponents of factors their products are exact in float32, and the block's sums in an int32."""
-    if rule.fraction_bits > 25 or engine.a.precision + engine.b.precision - 2 * engine.ignored_bits > 24:
+    if not may_be_narrow(engine):
         return NEVER
     lowest = max(FLOAT32_SMALLEST, rule.fraction_bits - 100)
     return -(-lowest // 2), FLOAT32_LARGEST // 2
