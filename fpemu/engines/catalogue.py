@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from fpemu.engines.model import E8M13, FLOAT64, TF32_IGNORED, BlockSum, Chain, Engine, Library, Scaling, chain
 from fpemu.formats import FORMATS, FloatFormat
-from fpemu.policies import Rounding
+from fpemu.policies import Cast, Rounding
 
 FP16, BF16, FP32 = FORMATS["float16"], FORMATS["bfloat16"], FORMATS["float32"]
 E4M3, E5M2, E2M3, E3M2, E2M1 = (FORMATS[name] for name in ("e4m3", "e5m2", "e2m3", "e3m2", "e2m1"))
@@ -156,7 +156,7 @@ def _catalogue() -> Iterator[Engine]:
             FLOAT64,
             FLOAT64,
             FLOAT64,
-            Chain(None),
+            Chain(Cast(FLOAT64)),
             sources=MODELS[1:],
             evidence=(MMA_SIM,),
         )

@@ -55,10 +55,9 @@ def matmul(
     to = as_engine(engine)
     if promote_every is not None:
         to = promoted(to, promote_every)
-    given = {"a": (a, to.a), "b": (b, to.b), "c": (c, to.accumulator)}
-    coded = [name for name, (x, _) in given.items() if x is not None and _is_codes(x)]
-    left, right = _codes("a", *given["a"]), _codes("b", *given["b"])
-    start = None if c is None else _codes("c", *given["c"])
+    coded = _is_codes(a) or _is_codes(b)
+    left, right = _codes("a", a, to.a), _codes("b", b, to.b)
+    start = None if c is None else _codes("c", c, to.accumulator)
     scales = _scales(to, a_scales, b_scales)
     shape = _shape(to, left, right, start, scales)
     codes = _result(shape, start, to.accumulator)
@@ -75,7 +74,7 @@ def _is_codes(x: ArrayLike) -> bool:
     return np.asarray(x).dtype.kind in "iu"
 
 
-def _codes(name: str, x: ArrayLike, format: FloatFormat | Wide) -> Array:
+def _codes(name: str, x: ArrayLike, format: FloatFormat) -> Array:
     """Codes of an operand."""
     if on_device(x) is not None:
         raise TypeError(f"{name} lies on a GPU: copy it to the host first")
@@ -94,7 +93,7 @@ def _codes(name: str, x: ArrayLike, format: FloatFormat | Wide) -> Array:
         raise TypeError(f"{name}: {error}") from None
 
 
-def _values(codes: Array, format: FloatFormat | Wide) -> Array:
+def _values(codes: Array, format: FloatFormat) -> Array:
     return codes.view(np.float64) if isinstance(format, Wide) else decode(codes, format)
 
 
@@ -145,7 +144,7 @@ def _shape(engine: Engine, a: Array, b: Array, c: Array | None, scales: tuple[Ar
     return shape
 
 
-def _result(shape: tuple[int, ...], c: Array | None, accumulator: FloatFormat | Wide) -> Array:
+def _result(shape: tuple[int, ...], c: Array | None, accumulator: FloatFormat) -> Array:
     """The accumulators before anything is added."""
     result = np.zeros(shape, accumulator.code_dtype)
     if c is not None:

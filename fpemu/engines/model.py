@@ -22,15 +22,19 @@ E8M13 = FloatFormat.ieee(8, 13, "e8m13")  # float32 without its last ten bits: a
 
 
 @dataclass(frozen=True)
-class Wide:
-    """IEEE 754's binary64, which no FloatFormat describes: its codes are uint64, its values float64."""
+class Wide(FloatFormat):
+    """IEEE 754's binary64, for engines only: its codes are uint64, and conversions take and give its values as they are."""
 
-    name: str = "float64"
-    code_dtype: np.dtype[np.uint64] = np.dtype(np.uint64)
-    precision: int = 53
+    def __post_init__(self) -> None:
+        """Wider than what a FloatFormat can be."""
+
+    @property
+    def code_dtype(self) -> np.dtype[np.uint64]:
+        """The NumPy dtype of codes."""
+        return np.dtype(np.uint64)
 
 
-FLOAT64 = Wide()
+FLOAT64 = Wide("float64", bits=64, precision=53, bias=1023, high_nans=2**52 - 1)
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,12 @@ class Chain:
 
     Attributes
     ----------
-    cast: format and rounding of the accumulator, with its policies; None: float64, to nearest even.
+    cast: format and rounding of the accumulator, with its policies.
     fused: products enter exactly (a fused multiply-add), or are rounded to the accumulator's format first.
     order: ``sequential``, ``pairwise``, ``chunked(n)`` or ``kahan``, as ``fpemu.dot`` has them.
     """
 
-    cast: Cast | None
+    cast: Cast
     fused: bool = True
     order: str = "sequential"
 
@@ -127,9 +131,9 @@ class Engine:
     """
 
     name: str
-    a: FloatFormat | Wide
-    b: FloatFormat | Wide
-    accumulator: FloatFormat | Wide
+    a: FloatFormat
+    b: FloatFormat
+    accumulator: FloatFormat
     arithmetic: BlockSum | Chain | Library
     ignored_bits: int = 0
     scaling: Scaling | None = None
@@ -147,8 +151,6 @@ class Engine:
 
         Tensor cores have one, all bits but the sign set, whatever NaN came in; a Chain has that of its cast.
         """
-        if isinstance(self.accumulator, Wide):
-            raise ValueError(f"{self.name}: no Cast describes float64")
         if isinstance(self.arithmetic, Chain):
             cast = self.arithmetic.cast
             return cast.replace(nan="unsigned") if cast.nan is NaN.CANONICAL else cast

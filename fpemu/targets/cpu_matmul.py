@@ -6,7 +6,7 @@ The loops over the columns of a tile are innermost, a whole block of products in
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -94,9 +94,9 @@ def opening_driver(code_dtype: np.dtype) -> Driver:
                 highest = max(highest, e)
         return np.int64(lowest) * np.int64(1 << 16) + np.int64(highest)
 
-    code = CODE_TYPES[code_dtype]
+    codes: Any = types.Array(CODE_TYPES[code_dtype], 2, "C", readonly=True)
     arguments = (
-        types.Array(code, 2, "C", readonly=True), panel(FLOAT32), panel(INT16), read_only(np.uint32), types.int32, types.uint32,
+        codes, panel(FLOAT32), panel(INT16), read_only(np.uint32), types.int32, types.uint32,
     )  # fmt: skip
     return compiled(opening_loop, code_dtype, *arguments, returns=types.int64)
 
