@@ -4,7 +4,7 @@ Importing it loads no plotting library, touches no GPU and compiles nothing.
 """
 
 from fpemu.arrays import as_ml_dtype, cast, decode, encode, quantize
-from fpemu.engines import ENGINES, Engine, matmul
+from fpemu.engines import ENGINES, Engine, explain_dot, matmul
 from fpemu.formats import FORMATS, FloatFormat
 from fpemu.histogram import Band, ExponentHistogram, intersect_bands
 from fpemu.io import load, save
@@ -37,6 +37,7 @@ __all__ = [
     "cast",
     "decode",
     "encode",
+    "explain_dot",
     "exponent_histogram",
     "get_threads",
     "intersect_bands",
