@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import groupby
 from typing import Any
 
 Record = dict[str, Any]
 
 WIDTH = 100
 DETAILED = 2  # so many blocks are shown in full
-LIST_ZEROS_FROM = 3  # so many operands of value zero share a line
+FOLD_FROM = 3  # so many terms that are alike share a line
 
 
 def text(record: Record, block: int | None = None) -> str:
@@ -84,28 +85,9 @@ def _heading(record: Record) -> Iterator[str]:
 
 
 def _operands(record: Record, ks: Sequence[int]) -> list[str]:
-    """The codes of the operands and their bits; zeros on both sides in one line."""
+    """The codes of the operands and their bits."""
     header = ("k", f"a ({record['a_format']})", "bits", "value", f"b ({record['b_format']})", "bits", "value")
-    rows: list[Sequence[str] | str] = []
-    zeros: list[int] = []
-
-    def close() -> None:
-        if len(zeros) >= LIST_ZEROS_FROM:
-            rows.append(f"{zeros[0]} to {zeros[-1]}: zeros")
-        else:
-            rows.extend(_operand(record["operands"][k]) for k in zeros)
-        zeros.clear()
-
-    for k in ks:
-        one = record["operands"][k]
-        if zeros and k != zeros[-1] + 1:
-            close()
-        if one["a"]["value"] in ("0", "-0") and one["b"]["value"] in ("0", "-0"):
-            zeros.append(k)
-        else:
-            close()
-            rows.append(_operand(one))
-    close()
+    rows = _folded([_operand(record["operands"][k]) for k in ks])
     found = _columns(header, rows, left=(1, 2, 4, 5))
     if record["ignored_bits"]:
         found.append(f"(the last {record['ignored_bits']} bits of a and b are not looked at)")
@@ -122,14 +104,26 @@ def _operand(one: Record) -> list[str]:
     return [str(one["k"]), *(part for x in sides for part in (x["hex"], x["bits"], brief(x["value"])))]
 
 
-def _columns(header: Sequence[str], rows: Sequence[Sequence[str] | str], left: Sequence[int] = ()) -> list[str]:
-    """A table in plain text; a row that is one text stands as it is."""
-    table = [row for row in rows if not isinstance(row, str)]
-    widths = [max(len(row[i]) for row in (header, *table)) for i in range(len(header))]
+def _folded(rows: Sequence[list[str]]) -> list[list[str]]:
+    """Rows that say the same of FOLD_FROM terms or more, one after the other, become one row."""
+    result = []
+    for _, run in groupby(rows, key=lambda row: row[1:]):
+        same = list(run)
+        if len(same) < FOLD_FROM or " to " in same[0][0]:
+            result += same
+            continue
+        first, last = same[0][0], same[-1][0].removeprefix("k ")
+        whole = int(last) - int(first.removeprefix("k ")) + 1 == len(same)
+        name = f"{first} to {last}" if whole else f"{first} to {last} ({len(same)})"
+        result.append([name, *same[0][1:]])
+    return result
 
-    def line(row: Sequence[str] | str) -> str:
-        if isinstance(row, str):
-            return row
+
+def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> list[str]:
+    """A table in plain text."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
         cells = (
             cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
@@ -168,10 +162,10 @@ def _block(record: Record, step: Record, place: int, count: int) -> Iterator[str
 
 def _terms(record: Record, step: Record) -> Iterator[str]:
     """Significands and exponents before they are aligned."""
-    rows: list[Sequence[str] | str] = []
+    rows: list[list[str]] = []
     trimmed = _trimmed(step["terms"])
     zeros = [term["term"] for term in step["terms"][:-1] if term["zero"]]
-    folded = set(zeros) if len(zeros) >= LIST_ZEROS_FROM else set()
+    folded = set(zeros) if len(zeros) >= FOLD_FROM else set()
     tops = set(step["set_by"])
     for term, significand in zip(step["terms"], trimmed, strict=True):
         if term["term"] in folded:
@@ -194,7 +188,7 @@ def _terms(record: Record, step: Record) -> Iterator[str]:
                 mark,
             ]
         )
-    yield from _columns(("term", "value", "significand", "exponent", "shifted by", ""), rows, left=(0, 2, 5))
+    yield from _columns(("term", "value", "significand", "exponent", "shifted by", ""), _folded(rows), left=(0, 2, 5))
     if folded:
         yield f"{_several(zeros)}: zeros, which count as exponent {record['zero_exponent']}"
     if step["missing"]:
@@ -231,32 +225,25 @@ def _trimmed(terms: Sequence[Record]) -> list[str]:
 def _picture(record: Record, step: Record) -> Iterator[str]:
     """The terms on their common grid: places kept, and those cut off."""
     places, top = record["fraction_bits"], step["top"]
-    rows = [(term["term"], term["units"], term["cut"]) for term in step["terms"] if not term["zero"]]
-    if not rows:
-        rows = [("c", 0, "")]
-    wide = max(
-        max(abs(units) >> places for _, units, _ in rows).bit_length(), (abs(step["units"]) >> places).bit_length(), 1
-    )
-    names = max(len("term"), *(len(name) for name, _, _ in rows))
+    terms = [
+        [term["term"], "-" if term["sign"] else "+", f"{abs(term['units']):b}", term["cut"]]
+        for term in step["terms"]
+        if not term["zero"]
+    ]
+    rows = [*_folded(terms), ["sum", "-" if step["units"] < 0 else "+", f"{abs(step['units']):b}", ""]]
+    wide = max(max(len(units) for _, _, units, _ in rows) - places, 1)
+    names = max(len("term"), *(len(name) for name, _, _, _ in rows))
     room = WIDTH - names - wide - places - 8
-
-    def line(name: str, units: int, cut: str) -> str:
-        magnitude = abs(units)
-        whole, rest = f"{magnitude >> places:b}".rjust(wide), f"{magnitude & ((1 << places) - 1):0{places}b}"
-        sign = "-" if units < 0 else "+"
-        return f"{name.ljust(names)}  {sign} {whole}.{rest} | {_cut(cut, room)}"
-
     head, last = f"2^{top}", f"2^{top - places}"
     point = names + 4 + wide  # its column; the unit's is before it
     if len(head) + len(last) <= places:
-        line_of_powers = f"{'term'.ljust(point - 1)}{head}"
-        yield f"{line_of_powers}{last.rjust(point + 1 + places - len(line_of_powers))} | cut off"
+        line = f"{'term'.ljust(point - 1)}{head}"
+        yield f"{line}{last.rjust(point + 1 + places - len(line))} | cut off"
     else:
         yield f"the point stands right of {head}, the last place kept is {last}; beyond the bar: cut off"
-    for term, (name, units, cut) in zip((t for t in step["terms"] if not t["zero"]), rows, strict=False):
-        text = line(name, units, cut)
-        yield text.replace(" + ", " - ", 1) if units == 0 and term["sign"] else text
-    yield line("sum", step["units"], "")
+    for name, sign, units, cut in rows:
+        whole, rest = divmod(int(units, 2), 1 << places)
+        yield f"{name.ljust(names)}  {sign} {whole:{wide}b}.{rest:0{places}b} | {_cut(cut, room)}"
 
 
 def _cut(bits: str, room: int) -> str:
