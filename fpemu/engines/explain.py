@@ -78,7 +78,9 @@ def explain_dot(
         raise ValueError(f"a and b must be equally long, not {len(left)} and {len(right)}")
     if not left:
         raise ValueError("a and b are empty: a dot product needs at least one product")
-    start = 0 if c is None else int(_codes("c", np.asarray(c), to.accumulator).reshape(()))
+    begin = _codes("c", 0.0 if c is None else c, to.accumulator)
+    if begin.size != 1:
+        raise ValueError(f"c must be one value, not shape {begin.shape}")
     scales = _scales(to, a_scales, b_scales)
     lines = [_line(name, x) for name, x in zip(("a_scales", "b_scales"), scales or (), strict=False)]
     if to.scaling is not None:
@@ -88,7 +90,7 @@ def explain_dot(
                 raise ValueError(f"{name}: {len(left)} products have {count} of them, not {len(line)}")
     from fpemu.engines.explain_record import record
 
-    return DotExplanation(to, *record(to, left, right, start, lines))
+    return DotExplanation(to, *record(to, left, right, int(begin.reshape(())), lines))
 
 
 def _line(name: str, codes: np.ndarray[Any, Any]) -> list[int]:

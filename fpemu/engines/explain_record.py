@@ -196,10 +196,10 @@ def _special_rule(labels: list[str], terms: list[Operand], engine: Engine) -> st
         sign: [label for label, term in zip(labels, terms, strict=True) if term == sign * math.inf] for sign in (1, -1)
     }
     if nans == ["c"]:
-        return "the accumulator is NaN already: the engine writes its one NaN"
+        return "the accumulator is NaN already: the engine's one NaN"
     if nans:
         verb = "is" if len(nans) == 1 else "are"
-        return f"{_list(nans)} {verb} NaN (a NaN operand, or infinity times zero): the engine writes its one NaN"
+        return f"{_list(nans)} {verb} NaN (a NaN operand, or inf * 0): the engine's one NaN"
     if infinities[1] and infinities[-1]:
         return f"+inf ({_list(infinities[1])}) meets -inf ({_list(infinities[-1])}): invalid, the engine's one NaN"
     for sign, found in infinities.items():
@@ -208,7 +208,7 @@ def _special_rule(labels: list[str], terms: list[Operand], engine: Engine) -> st
     return None
 
 
-def _list(names: list[str], most: int = 4) -> str:
+def _list(names: list[str], most: int = 2) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

@@ -43,12 +43,9 @@ def brief(value: str) -> str:
     """A value of the record in few characters: a power of two times an odd integer where that is shorter."""
     if len(value) <= 12 or not value.lstrip("-")[:1].isdigit():
         return value
-    odd, _, power = value.rpartition("2^")
-    if not power or "2^" not in value:
-        exact = Fraction(value) if "e" not in value else Fraction(float(value))
-        if Fraction(float(value)) != exact:
-            return value
-        return min(value, _odd(exact), key=len)
+    odd, mark, power = value.rpartition("2^")
+    if not mark:
+        return min(value, _odd(Fraction(float(value))), key=len)  # (a decimal of the record means the float64)
     if len(value) <= 30:
         return value
     digits = odd.removesuffix(" * ")
@@ -75,13 +72,13 @@ def _heading(record: Record) -> Iterator[str]:
     scaled = "scaled " if record["scales"] else ""
     yield f"{record['engine']}: c + the sum of {len(record['operands'])} {scaled}products"
     yield (
-        f"blocks of {record['block_length']} products; {record['fraction_bits']} places below the largest exponent are kept; "
+        f"blocks of {record['block_length']} products; {record['fraction_bits']} places below the top exponent are kept; "
         f"rounded {record['rounding']} to {record['grid']}"
     )
     if record["group"]:
         yield f"{record['group']} products at a time are added exactly, then scaled, and enter as one term"
     if record["span"]:
-        yield f"{record['span']} products at a time are summed from zero, then added to the accumulator, rounded to nearest even"
+        yield f"{record['span']} products at a time are summed from zero, then added to c, rounded to nearest even"
 
 
 def _operands(record: Record, ks: Sequence[int]) -> list[str]:
@@ -89,6 +86,10 @@ def _operands(record: Record, ks: Sequence[int]) -> list[str]:
     header = ("k", f"a ({record['a_format']})", "bits", "value", f"b ({record['b_format']})", "bits", "value")
     rows = _folded([_operand(record["operands"][k]) for k in ks])
     found = _columns(header, rows, left=(1, 2, 4, 5))
+    if max(map(len, found)) > WIDTH:  # a line for each operand
+        names = [f"{side} ({record[f'{side}_format']})" for side in "ab"]
+        halves = [half for row in rows for half in ([row[0], names[0], *row[1:4]], ["", names[1], *row[4:]])]
+        found = _columns(("k", "operand", "code", "bits", "value"), halves, left=(1, 2, 3))
     if record["ignored_bits"]:
         found.append(f"(the last {record['ignored_bits']} bits of a and b are not looked at)")
     for scale in record["scales"]:
@@ -107,7 +108,7 @@ def _operand(one: Record) -> list[str]:
 def _folded(rows: Sequence[list[str]]) -> list[list[str]]:
     """Rows that say the same of FOLD_FROM terms or more, one after the other, become one row."""
     result = []
-    for _, run in groupby(rows, key=lambda row: row[1:]):
+    for _, run in groupby(rows, key=lambda row: (row[0] == "c", row[1:])):
         same = list(run)
         if len(same) < FOLD_FROM or " to " in same[0][0]:
             result += same
@@ -142,7 +143,7 @@ def _ks(step: Record) -> list[int]:
 
 
 def _block(record: Record, step: Record, place: int, count: int) -> Iterator[str]:
-    yield f"block {place} of {count}" + (f", the accumulator c = {_code(step['before'])}")
+    yield f"block {place} of {count}, with c = {_code(step['before'])}"
     yield from ("", *_terms(record, step), "")
     if step["special"] is not None:
         yield f"special  {step['rule']}"
@@ -173,7 +174,7 @@ def _terms(record: Record, step: Record) -> Iterator[str]:
         if term["significand"] is None:
             rows.append([term["term"], term["value"], "", "", "", "no number"])
             continue
-        mark = "sets the top exponent" if term["term"] in tops else ""
+        mark = "top exponent" if term["term"] in tops else ""
         if step["special"] is None and term["zero"] and step["top"] is not None:
             mark = f"zero: counts as {record['zero_exponent']}" + (", " + mark if mark else "")
         shift = term["shift"]
