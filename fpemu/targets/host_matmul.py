@@ -13,15 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fpemu.arrays import decode, encode
+from fpemu.arrays import decode, encode, nan_refused
 from fpemu.engines.model import BlockSum, Chain, Engine, Scaling, Wide
 from fpemu.formats import FLOAT32_EMIN, FORMATS, FloatFormat
 from fpemu.kernels.block_sum import ABSENT
 from fpemu.kernels.grid import Grid
+from fpemu.kernels.operand import SPECIAL
 from fpemu.kernels.spec import LANE32, decode_spec
+from fpemu.orders import as_order
 from fpemu.policies import Cast, Rounding
 from fpemu.targets import cpu_matmul as loops
-from fpemu.targets.cpu_matmul import COLUMNS, SPECIAL
+from fpemu.targets import host_sums
+from fpemu.targets.cpu_matmul import COLUMNS
 from fpemu.targets.threads import map_parts
 
 Bits = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
@@ -124,9 +127,12 @@ def _numbers(engine: Engine) -> Array:
     return loops.block_numbers(rule.fraction_bits, rule.zero_exponent, *grids)
 
 
-def _unroll(length: int) -> int:
-    """Products that a loop takes at once: sixteen of 25 fraction bits still add up in an int32."""
-    return min(length, 16)
+def _unroll(length: int, paired: bool) -> int:
+    """Products that a loop takes at once: sixteen of 25 fraction bits still add up in an int32.
+
+    (Fewer for pairs, which are compute-bound no more than opening their operands is: one driver serves all lengths.)
+    """
+    return 4 if paired else min(length, 16)
 
 
 def is_narrow(a: Opened, b: Opened, fraction_bits: int) -> bool:
@@ -178,7 +184,7 @@ def _tile(engine: Engine, task: Task, paired: bool) -> None:
             driver(*operands, totals, engine.scaling.block, numbers)
         else:
             driver = loops.block_sum_driver(
-                _unroll(rule.length), rule.rounding is Rounding.NEAREST_EVEN, scaling is not None, paired
+                _unroll(rule.length, paired), rule.rounding is Rounding.NEAREST_EVEN, scaling is not None, paired
             )
             driver(*operands, sums, totals, rule.length, rule.span // rule.length, narrow, numbers)
     task.out[...] = encode(totals[:, :columns], engine.result)
@@ -198,6 +204,48 @@ def _permuted(codes: Bits, axis: int, places: Array, whole: int) -> Bits:
 
 
 # ---- ordinary accumulators ------------------------------------------------------------------------------------------
+class ChainKind(NamedTuple):
+    """How a Chain runs where it runs fast, on any machine.
+
+    Attributes
+    ----------
+    name: what ``chain_driver`` calls it, or ``short fused``, ``short rounded``.
+    drop: of short kinds, the bits of float32 that the accumulator lacks.
+    """
+
+    name: str
+    drop: int = 0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the accumulators between steps."""
+        return np.dtype(np.float32 if self.name.startswith(("float32", "short")) else np.float64)
+
+
+@lru_cache(maxsize=256)
+def chain_kind(engine: Engine) -> ChainKind | None:
+    """The kind of an engine with an accumulator, where it is a fast one: those to nearest even, in order."""
+    rule, to = engine.arithmetic, engine.accumulator
+    assert isinstance(rule, Chain)
+    kind = "fused" if rule.fused else "rounded"
+    if isinstance(to, Wide):
+        return ChainKind(f"float64 {kind}")
+    factors = engine.a.precision + engine.b.precision
+    if rule.order != "sequential" or rule.cast != Cast(to) or not _is_ieee(to):
+        return None
+    if not all(isinstance(x, FloatFormat) and FORMATS["float32"].holds(x) for x in (engine.a, engine.b, to)):
+        return None
+    if to == FORMATS["float32"]:
+        return ChainKind(f"float32 {kind}")
+    if to.emin == FLOAT32_EMIN and max(engine.a.precision, engine.b.precision, to.precision) <= 12:
+        return ChainKind(f"short {kind}", 24 - to.precision)
+    if to.precision + factors > 51:
+        return None
+    if rule.fused and to.emax + 2 - to.finest_exponent > 52:
+        kind = "reaching"
+    return ChainKind(kind)
+
+
 class Lane(NamedTuple):
     """How a Chain runs: a driver for sums that may overflow, one for sums that cannot, and the dtype of its arrays."""
 
@@ -208,26 +256,17 @@ class Lane(NamedTuple):
 
 @lru_cache(maxsize=256)
 def chain_lane(engine: Engine) -> Lane | None:
-    """The fast loops of an engine with an accumulator, where there are any: those to nearest even, in order."""
-    rule, to = engine.arithmetic, engine.accumulator
-    assert isinstance(rule, Chain)
-    kind = "fused" if rule.fused else "rounded"
-    if isinstance(to, Wide):
-        return Lane(*(loops.chain_driver(f"float64 {kind}"),) * 2, np.dtype(np.float64))
-    factors = engine.a.precision + engine.b.precision
-    if rule.order != "sequential" or rule.cast != Cast(to) or not _is_ieee(to):
+    """The fast loops of an engine with an accumulator, where there are any."""
+    kind = chain_kind(engine)
+    if kind is None:
         return None
-    if not all(isinstance(x, FloatFormat) and FORMATS["float32"].holds(x) for x in (engine.a, engine.b, to)):
-        return None
-    if to == FORMATS["float32"]:
-        return Lane(*(loops.chain_driver(f"float32 {kind}"),) * 2, np.dtype(np.float32))
-    if to.emin == FLOAT32_EMIN and max(engine.a.precision, engine.b.precision, to.precision) <= 12:
-        return Lane(*(loops.short_chain_driver(24 - to.precision, rule.fused),) * 2, np.dtype(np.float32))
-    if to.precision + factors > 51:
-        return None
-    if rule.fused and to.emax + 2 - to.finest_exponent > 52:
-        kind = "reaching"
-    return Lane(loops.chain_driver(kind), loops.chain_driver(kind, True), np.dtype(np.float64))
+    if kind.drop:
+        driver = bounded = loops.short_chain_driver(kind.drop, kind.name == "short fused")
+    else:
+        driver, bounded = (
+            loops.chain_driver(kind.name, flag and not kind.name.startswith("float")) for flag in (False, True)
+        )
+    return Lane(driver, bounded, kind.dtype)
 
 
 def _is_ieee(format: FloatFormat) -> bool:
@@ -260,7 +299,8 @@ def _chain_tile(engine: Engine, task: Task, lane: Lane) -> None:
             left, right = (x.values.astype(lane.dtype, copy=False) for x in (a, b))
             if not (a.special or b.special) and np.isfinite(totals).all():
                 largest = np.abs(totals).max() + depth * 2.0 ** min(a.highest + b.highest + 2, 1000)
-                if largest < 2.0 ** (to.emax - 1):  # (half of that would do: rounding adds less than the sum itself)
+                # (A rounded step moves the sum, which is on the grid, by twice its product at most; a rounded product is twice it at most.)
+                if largest < 2.0 ** (to.emax - 2):
                     driver = lane.bounded
         driver(left, right, totals, numbers)
     result = totals[:rows, :columns]
@@ -274,8 +314,26 @@ def chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
     """Add ``a @ b`` to the accumulators ``out`` (contiguous), in an ordinary accumulator."""
     lane = chain_lane(engine)
     if lane is None:
-        raise NotImplementedError
+        _any_chain(engine, a, b, out, seed)
+        return
     map_parts(lambda task: _chain_tile(engine, task, lane), list(_matrices((a, b, None, None), out)))
+
+
+def _any_chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
+    """Any format, rounding and order, by the kernels of arithmetic.  Outputs, in C order, take random words one after another."""
+    rule = engine.arithmetic
+    assert isinstance(rule, Chain)
+    cast, order = engine.result, as_order(rule.order)
+    how = host_sums.Reduction(cast, engine.a, engine.b, order, None if rule.fused else cast)
+    batch, (rows, columns) = out.shape[:-2], out.shape[-2:]
+    words = rows * columns * order.roundings(a.shape[-1], not rule.fused, True)
+    left, right = (np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
+    for number, index in enumerate(np.ndindex(batch)):
+        found = host_sums.contract(
+            left[index], right[index].T, out[index].copy(), out[index], how, seed, number * words
+        )
+        if found is not None:
+            raise nan_refused(cast, number * rows * columns + found, out.shape)
 
 
 # ---- how work is cut ------------------------------------------------------------------------------------------------
