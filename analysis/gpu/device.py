@@ -13,7 +13,8 @@ from analysis.gpu.driver import Context
 from analysis.gpu.inputs import CHUNK, Codes, chunk_inputs
 from analysis.gpu.instructions import ENTRY
 from analysis.gpu.libraries import fpemu_codes, torch_codes
-from analysis.gpu.parts import FPEMU, PTX, TORCH, Part
+from analysis.gpu.part import Part
+from analysis.gpu.parts import FPEMU, PTX, TORCH, Conversion
 from analysis.gpu.speed import Timing, timings
 
 LIBRARIES = ("numpy", "numba", "numba-cuda", "cuda-bindings", "torch", "cupy-cuda13x", "cupy-cuda12x")
@@ -88,6 +89,7 @@ class CudaDevice:
 
     def codes(self, part: Part, first: int, stop: int) -> Codes:
         """See Device."""
+        assert isinstance(part, Conversion)
         if part.stack == PTX:
             return self._hardware(part, first, stop)
         try:
@@ -95,7 +97,7 @@ class CudaDevice:
         except Exception as error:  # of a library, whatever it is: the hardware's parts do not depend on it
             raise Unavailable(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
-    def _hardware(self, part: Part, first: int, stop: int) -> Codes:
+    def _hardware(self, part: Conversion, first: int, stop: int) -> Codes:
         assert part.instruction is not None
         size = chunk_inputs(part.source)
         start, count = first * size, (stop - first) * size
@@ -106,7 +108,7 @@ class CudaDevice:
         self._context.copy_to_host(codes, self._memory)
         return codes
 
-    def _kernel(self, part: Part) -> tuple[Any, bytes, str]:
+    def _kernel(self, part: Conversion) -> tuple[Any, bytes, str]:
         """The loaded kernel of a part, its machine code and its PTX."""
         if part.name not in self._kernels:
             assert part.instruction is not None
@@ -119,6 +121,7 @@ class CudaDevice:
 
     def detail(self, part: Part) -> dict[str, Any]:
         """See Device."""
+        assert isinstance(part, Conversion)
         if part.instruction is None:
             return {}
         _, cubin, _ = self._kernel(part)
