@@ -13,8 +13,8 @@ import numpy as np
 from implementations import TABLE
 
 import fpemu as fp
-from analysis.gpu.device import Unavailable
 from analysis.gpu.inputs import Codes, Coverage, patterns
+from analysis.gpu.part import Unavailable
 from analysis.gpu.parts import FPEMU, PTX, TORCH, Conversion
 from analysis.gpu.speed import Timing, timing
 

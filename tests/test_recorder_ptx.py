@@ -93,7 +93,8 @@ CALLS = """
 import ctypes, json, sys
 import numpy as np
 from analysis.gpu import compiler, driver
-from analysis.gpu.device import CudaDevice, Unavailable
+from analysis.gpu.device import CudaDevice
+from analysis.gpu.part import Unavailable
 from analysis.gpu.parts import PARTS
 names = "ptx-fp32-fp16-rn", "ptx-fp32-e4m3-rn-satfinite", "ptx-fp16-e5m2-rn-satfinite"
 compiled = {PARTS[n].instruction.source: compiler.compile_source(PARTS[n].instruction.source, "sm_90") for n in names}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from analysis.gpu import parts, tensor_cores
+from analysis.gpu import parts, products, tensor_cores
 from analysis.gpu.inputs import EVERYTHING, Coverage
 from analysis.gpu.part import Part
 
@@ -48,7 +48,7 @@ TENSOR_CORES = Kind(
     "tensor-cores",
     "-tensor-cores",
     "fpemu recording: tensor cores",
-    MappingProxyType(tensor_cores.PARTS),
+    MappingProxyType(tensor_cores.PARTS | {part.name: part for part in products.PARTS}),
     tensor_cores.INPUT_FACTS,
     quick=tensor_cores.QUICK,
 )

@@ -143,6 +143,10 @@ class Part(ABC):
 REPLAYED = 64  # chunks replayed at a time: at most 2**22 outputs, whose codes stay in the cache of a core or two
 
 
+class Unavailable(Exception):
+    """This part cannot be recorded here, for the reason given; the others can."""
+
+
 class NoPrediction(Exception):
     """Nothing is known of such a device or such software; one line."""
 

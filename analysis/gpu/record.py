@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from analysis import environment, fingerprint
 from analysis.files import digest, write_whole
-from analysis.gpu.device import Device, Unavailable
+from analysis.gpu.device import Device
 from analysis.gpu.driver import DriverError
 from analysis.gpu.hashing import Hashes, chunk_hashes, is_nan
 from analysis.gpu.inputs import EVERYTHING, Codes, Coverage
 from analysis.gpu.kinds import CONVERSIONS, Kind
-from analysis.gpu.part import REPLAYED, NoPrediction, Numbers, Part
+from analysis.gpu.part import REPLAYED, NoPrediction, Numbers, Part, Unavailable
 from analysis.gpu.recording import SCHEMA, SURPRISES, PartData, about, archive, files_of, hash_facts, write
 
 Tell = Callable[[str], None]
