@@ -130,7 +130,7 @@ class Multiplication(Instruction):
     file: str
     product: Product
     inputs: str
-    classes: tuple[str, ...] = INPUTS  # type: ignore[assignment]
+    classes: tuple[str, ...] = INPUTS
     outputs: int = OUTPUTS
     steps: int = 1
     kept: int = KEPT_CHUNKS
