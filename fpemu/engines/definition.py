@@ -1,0 +1,196 @@
+"""The definition of a matrix engine, in Python's integers: slow, short, and the judge of the kernels.
+
+It shares no code with ``kernels/``: a dot product of codes, term by term, from the facts of an Engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from fpemu import reference
+from fpemu.engines.model import BlockSum, Engine
+from fpemu.formats import FloatFormat
+from fpemu.policies import Cast, Rounding
+
+
+class Number(NamedTuple):
+    """A finite value: significand * 2**(exponent - places), the nominal exponent that of the hidden bit's place."""
+
+    significand: int  # with its sign
+    exponent: int
+    places: int  # fraction bits of the significand
+    cancelled: bool = False  # a sum, whose exponent counts even where its value is zero
+
+
+Operand = Number | float  # a float only for nan, inf and -inf
+
+
+def opened(code: int, format: FloatFormat) -> Operand:
+    """The operand of a code; a subnormal (and zero) has the exponent of the smallest normal value and no hidden bit."""
+    value = reference.value(code, format)
+    if isinstance(value, float) and not math.isfinite(value):
+        return value
+    magnitude, places = code & format.magnitude_mask, format.precision - 1
+    field, trailing = divmod(magnitude, 1 << places)
+    subnormal = format.subnormals and field == 0
+    significand = trailing + (0 if subnormal else 1 << places)
+    exponent = (1 if subnormal else field) - format.bias
+    negative = magnitude != code
+    return Number(-significand if negative else significand, exponent, places)
+
+
+def product(a: Operand, b: Operand) -> Operand:
+    """Exact, its exponent the sum of both, not normalised; IEEE 754, 7.2: infinity times zero is invalid."""
+    if isinstance(a, Number) and isinstance(b, Number):
+        return Number(a.significand * b.significand, a.exponent + b.exponent, a.places + b.places)
+    signs = [x if isinstance(x, float) else float((x.significand > 0) - (x.significand < 0)) for x in (a, b)]
+    return signs[0] * signs[1]
+
+
+def special(terms: Sequence[Operand]) -> float | None:
+    """NaN or infinity, where a term is one; infinities of both signs are invalid."""
+    found = {term for term in terms if isinstance(term, float)}
+    if not found:
+        return None
+    return math.nan if len(found) > 1 else found.pop()
+
+
+def fused_sum(terms: Sequence[Operand], rule: BlockSum) -> tuple[int, int] | float:
+    """The aligned, truncated terms' exact sum: ``(s, exponent)`` for s * 2**exponent, or what is no number."""
+    beyond = special(terms)
+    if beyond is not None:
+        return beyond
+    numbers = [term for term in terms if isinstance(term, Number)]
+    top = max(n.exponent if n.significand or n.cancelled else rule.zero_exponent for n in numbers)
+    total = 0
+    for n in numbers:
+        shift = n.places - rule.fraction_bits + (top - n.exponent)  # discarded places; negative: appended
+        magnitude = abs(n.significand)
+        kept = magnitude >> shift if shift >= 0 else magnitude << -shift
+        total += kept if n.significand >= 0 else -kept
+    return total, top - rule.fraction_bits
+
+
+def rounded(total: tuple[int, int] | float, rule: BlockSum, accumulator: FloatFormat, nan_code: int) -> int:
+    """The accumulator's code of a sum."""
+    sign = 1 << (accumulator.bits - 1)
+    infinity = accumulator.infinity_code
+    assert infinity is not None
+    if isinstance(total, float):
+        return nan_code if math.isnan(total) else infinity | (sign if total < 0 else 0)
+    s, exponent = total
+    if s == 0:
+        return 0
+    exact = s * reference.power_of_two(exponent)
+    grid = reference.encode(abs(exact), Cast(rule.grid, rounding=rule.rounding))
+    value = reference.value(grid, rule.grid)
+    largest = reference.value(rule.grid.max_code, rule.grid)
+    if abs(exact) >= 2 * reference.power_of_two(rule.grid.emax) or value > largest:
+        return infinity | (sign if s < 0 else 0)
+    code = reference.encode(Fraction(value), accumulator)
+    return code | (sign if s < 0 and code else 0)
+
+
+def add_nearest(x: int, y: int, accumulator: FloatFormat, nan_code: int) -> int:
+    """The ordinary sum of two accumulators, rounded to nearest even (IEEE 754, 5.4.1)."""
+    a, b = reference.value(x, accumulator), reference.value(y, accumulator)
+    if any(isinstance(v, float) and not math.isfinite(v) for v in (a, b)):
+        total = float(a) + float(b) if all(isinstance(v, float) for v in (a, b)) else (
+            a if isinstance(a, float) and not math.isfinite(a) else b
+        )
+        return nan_code if math.isnan(total) else reference.encode(float(total), accumulator)
+    exact = Fraction(a) + Fraction(b)
+    if exact == 0 and reference.is_negative(a) and reference.is_negative(b):
+        return reference.encode(-0.0, accumulator)
+    return reference.encode(exact, accumulator)
+
+
+def dot(
+    a: Sequence[int],
+    b: Sequence[int],
+    c: int,
+    engine: Engine,
+    a_scales: Sequence[int] = (),
+    b_scales: Sequence[int] = (),
+) -> int:
+    """The code of ``c + sum(a[k] * b[k])``.
+
+    Parameters
+    ----------
+    a, b: codes of the engine's formats, equally many. c: a code of its accumulator.
+    a_scales, b_scales: codes of block scales, for engines that have them.
+
+    Raises ValueError for an engine that is no tensor core (``fpemu.reference`` defines those).
+    """
+    rule = engine.arithmetic
+    if not isinstance(rule, BlockSum):
+        raise ValueError(f"{engine.name} is no tensor core")
+    if len(a) != len(b):
+        raise ValueError(f"a and b must be equally long, not {len(a)} and {len(b)}")
+    nan_code = engine.result.canonical_nan(False)
+    assert nan_code is not None
+    mask = ~((1 << engine.ignored_bits) - 1)
+    left = [opened(code & mask, engine.a) for code in a]
+    right = [opened(code & mask, engine.b) for code in b]
+    products = [product(x, y) for x, y in zip(left, right, strict=True)]
+    if engine.scaling is not None:
+        products = _scaled(products, engine, a_scales, b_scales)
+
+    def blocks(terms: list[Operand]) -> list[list[Operand]]:
+        # (Of a ragged end, what is missing is zero; a block of zeros changes nothing but the sign of a zero.)
+        length = rule.length // (rule.group or 1)
+        size = (rule.span // (rule.group or 1)) or length
+        places = rule.positions() if rule.picks else tuple(range(size))
+        result = []
+        for start in range(0, len(terms), size):
+            chosen = [terms[start + k] if start + k < len(terms) else Number(0, 0, 0) for k in places]
+            result += [chosen[i : i + length] for i in range(0, size, length)]
+        return result
+
+    per_span = max(rule.span // rule.length, 1)
+    total = c
+    parts = blocks(products)
+    for start in range(0, len(parts), per_span):
+        inner = 0 if rule.span else total
+        for block in parts[start : start + per_span]:
+            inner = rounded(fused_sum([*block, opened(inner, engine.accumulator)], rule), rule, engine.accumulator, nan_code)
+        total = add_nearest(total, inner, engine.accumulator, nan_code) if rule.span else inner
+    return total
+
+
+def _scaled(products: list[Operand], engine: Engine, a_scales: Sequence[int], b_scales: Sequence[int]) -> list[Operand]:
+    """The products times their scales; where the engine adds groups first, one term a group."""
+    rule, scaling = engine.arithmetic, engine.scaling
+    assert isinstance(rule, BlockSum) and scaling is not None
+    needed = -(-len(products) // scaling.block)
+    if len(a_scales) != needed or len(b_scales) != needed:
+        raise ValueError(f"{len(products)} products have {needed} scales, not {len(a_scales)} and {len(b_scales)}")
+    mask = scaling.format.magnitude_mask if scaling.unsigned else -1
+    scales = [
+        product(opened(x & mask, scaling.format), opened(y & mask, scaling.format))
+        for x, y in zip(a_scales, b_scales, strict=True)
+    ]
+    if not rule.group:
+        return [product(p, scales[k // scaling.block]) for k, p in enumerate(products)]
+    result: list[Operand] = []
+    for start in range(0, len(products), rule.group):
+        group = products[start : start + rule.group]
+        scale = scales[start // scaling.block]
+        beyond = special(group)
+        if beyond is not None or isinstance(scale, float):
+            result.append(math.nan)
+            continue
+        numbers = [p for p in group if isinstance(p, Number)]
+        places = max(p.places for p in numbers)
+        exact = sum((p.significand * reference.power_of_two(p.exponent - p.places) for p in numbers), Fraction(0))
+        whole = exact * (1 << 2 * places)
+        assert whole.denominator == 1
+        if all(p.significand == 0 for p in numbers) or scale.significand == 0:
+            result.append(Number(0, 0, 0))
+        else:
+            significand = int(whole) * scale.significand
+            result.append(Number(significand, scale.exponent, 2 * places + scale.places, significand == 0))
+    return result

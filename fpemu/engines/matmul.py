@@ -1,0 +1,175 @@
+"""``matmul``: matrix products as a tensor core, or another accumulator, adds them up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fpemu.arrays import codes_of, decode, encode
+from fpemu.engines.catalogue import as_engine
+from fpemu.engines.model import BlockSum, Chain, Engine, Library, promoted
+from fpemu.formats import FloatFormat
+from fpemu.targets.dispatch import on_device
+
+Array = NDArray[Any]
+
+
+def matmul(
+    a: ArrayLike,
+    b: ArrayLike,
+    c: ArrayLike | None = None,
+    *,
+    engine: Engine | str,
+    promote_every: int | None = None,
+    a_scales: ArrayLike | None = None,
+    b_scales: ArrayLike | None = None,
+    seed: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """``c + a @ b`` on an engine.
+
+    Parameters
+    ----------
+    a: (..., M, K), b: (..., K, N): codes of the engine's formats (unsigned integers), or values (floating point), which are rounded to these
+        formats first, to nearest even.  Leading dimensions broadcast; any strides (a transposed view is not copied); any K: a ragged
+        end counts as zeros, as the hardware is given them.  TF32 engines take float32, whose low 13 bits they ignore.
+    c: (..., M, N): codes or values of the accumulator's format, added first; default +0.
+    engine: a name from ENGINES, or an Engine (``fpemu.engines.chain`` makes ordinary accumulators).
+    promote_every: move the sum of so many products along k into a second accumulator, rounding to nearest even.
+    a_scales: (..., M, ceil(K / block)), b_scales: (..., ceil(K / block), N): codes of block scales, or values, for engines that have them.
+    seed: of stochastic rounding in ordinary accumulators.
+    out: array of the result's dtype and shape to write to.
+
+    Returns
+    -------
+    (..., M, N): codes of the accumulator's format (``code_dtype``) where ``a`` or ``b`` holds codes, else their values (float32, or float64
+    where it must be).  The result depends on no layout and no number of threads.
+
+    Raises
+    ------
+    TypeError: operands that are neither codes nor values; scales where the engine has none, or none where it has.
+    ValueError: an unknown engine; shapes that do not fit; codes beyond their format; a wrong ``promote_every``, ``out``.
+    """
+    to = as_engine(engine)
+    if promote_every is not None:
+        to = promoted(to, promote_every)
+    given = {"a": (a, to.a), "b": (b, to.b), "c": (c, to.accumulator)}
+    coded = [name for name, (x, _) in given.items() if x is not None and _is_codes(x)]
+    left, right = _codes("a", *given["a"]), _codes("b", *given["b"])
+    start = None if c is None else _codes("c", *given["c"])
+    scales = _scales(to, a_scales, b_scales)
+    shape = _shape(to, left, right, start, scales)
+    codes = _result(shape, start, to.accumulator)
+    if shape[-1] and shape[-2] and left.shape[-1] and codes.size:
+        _RUN[type(to.arithmetic)](to, left, right, codes, scales, seed)
+    elif codes.size:
+        codes = encode(decode(codes, to.accumulator), to.result)  # (nothing is added; a NaN is the engine's own)
+    result = codes if coded else decode(codes, to.accumulator)
+    return result if out is None else _write(result, out)
+
+
+def _is_codes(x: ArrayLike) -> bool:
+    """Whether an operand holds codes: integers, and no ml_dtypes values."""
+    return np.asarray(x).dtype.kind in "iu"
+
+
+def _codes(name: str, x: ArrayLike, format: FloatFormat) -> Array:
+    """Codes of an operand."""
+    if on_device(x) is not None:
+        raise TypeError(f"{name} lies on a GPU: copy it to the host first")
+    array = np.asarray(x)
+    if array.dtype.kind in "iu" and not isinstance(x, int):
+        return codes_of(array, format)[0]
+    try:
+        return np.asarray(encode(x, format))
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+
+
+def _scales(engine: Engine, a: ArrayLike | None, b: ArrayLike | None) -> tuple[Array, Array] | None:
+    scaling = engine.scaling
+    if scaling is None:
+        if a is not None or b is not None:
+            raise TypeError(f"{engine.name} takes no block scales")
+        return None
+    if a is None or b is None:
+        raise TypeError(f"{engine.name} needs a_scales and b_scales: {scaling.format.name}, one for {scaling.block} values")
+    return _codes("a_scales", a, scaling.format), _codes("b_scales", b, scaling.format)
+
+
+def _shape(
+    engine: Engine, a: Array, b: Array, c: Array | None, scales: tuple[Array, Array] | None
+) -> tuple[int, ...]:
+    """The result's shape; ValueError where operands do not fit."""
+    for name, x in (("a", a), ("b", b)):
+        if x.ndim < 2:
+            raise ValueError(f"{name} must have at least two dimensions, not shape {x.shape}")
+    if a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"a {a.shape} and b {b.shape} differ in K: {a.shape[-1]} and {b.shape[-2]}")
+    wanted = [("a", a.shape[:-2]), ("b", b.shape[:-2])]
+    if scales is not None and engine.scaling is not None:
+        count = -(-a.shape[-1] // engine.scaling.block)
+        for name, x, end in (("a_scales", scales[0], (a.shape[-2], count)), ("b_scales", scales[1], (count, b.shape[-1]))):
+            if x.shape[-2:] != end:
+                raise ValueError(f"{name} must end in {end}, one scale for {engine.scaling.block} values, not {x.shape}")
+            wanted.append((name, x.shape[:-2]))
+    try:
+        batch = np.broadcast_shapes(*(shape for _, shape in wanted))
+    except ValueError:
+        raise ValueError(f"leading dimensions do not broadcast: {dict(wanted)}") from None
+    shape = (*batch, a.shape[-2], b.shape[-1])
+    if c is not None:
+        try:
+            shape = np.broadcast_shapes(shape, c.shape)
+        except ValueError:
+            raise ValueError(f"c {c.shape} does not broadcast to the result's {shape}") from None
+        if shape[-2:] != (a.shape[-2], b.shape[-1]):
+            raise ValueError(f"c {c.shape} does not broadcast to the result's {(*batch, a.shape[-2], b.shape[-1])}")
+    return shape
+
+
+def _result(shape: tuple[int, ...], c: Array | None, accumulator: FloatFormat) -> Array:
+    """The accumulators before anything is added."""
+    result = np.zeros(shape, accumulator.code_dtype)
+    if c is not None:
+        result[...] = c
+    return result
+
+
+def _write(result: Array, out: Array) -> Array:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    if out.dtype != result.dtype:
+        raise TypeError(f"out must have dtype {result.dtype}, not {out.dtype}")
+    if out.shape != result.shape:
+        raise ValueError(f"out must have shape {result.shape}, not {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    out[...] = result
+    return out
+
+
+# ---- the kinds of arithmetic ----------------------------------------------------------------------------------------
+Scales = tuple[Array, Array] | None
+
+
+def _block_sums(engine: Engine, a: Array, b: Array, out: Array, scales: Scales, seed: int) -> None:
+    from fpemu.targets import host_matmul
+
+    host_matmul.block_sums(engine, a, b, out, scales)
+
+
+def _chain(engine: Engine, a: Array, b: Array, out: Array, scales: Scales, seed: int) -> None:
+    raise NotImplementedError
+
+
+def _library(engine: Engine, a: Array, b: Array, out: Array, scales: Scales, seed: int) -> None:
+    """A product of NumPy's, and the accumulator added to it."""
+    with np.errstate(all="ignore"):
+        product = np.matmul(decode(a, engine.a), decode(b, engine.b))
+        out[...] = encode(product + decode(out, engine.accumulator), engine.accumulator)
+
+
+_RUN = {BlockSum: _block_sums, Chain: _chain, Library: _library}

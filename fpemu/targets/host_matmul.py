@@ -1,0 +1,229 @@
+"""Matrix products of NumPy arrays of codes on engines: which tiles, in which threads, by which loops.
+
+A task is a tile of the result: operands are opened panel by panel along k, so that memory beside the result does not grow with k.
+How the work is cut never shows in a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fpemu.arrays import decode, encode
+from fpemu.engines.model import BlockSum, Engine
+from fpemu.formats import FloatFormat
+from fpemu.kernels.grid import Grid
+from fpemu.kernels.spec import LANE32, decode_spec
+from fpemu.policies import Rounding
+from fpemu.targets import cpu_matmul as loops
+from fpemu.targets.cpu_matmul import COLUMNS, SPECIAL
+from fpemu.targets.threads import map_parts
+
+Bits = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
+Array = np.ndarray[Any, Any]
+
+ROWS = 128  # of a tile
+DEPTH = 256  # of a panel, about
+FLOAT32_LARGEST, FLOAT32_SMALLEST = 125, -100  # exponents of products that are exact in float32, with some room
+
+
+class Operand(NamedTuple):
+    """How to open codes of a format."""
+
+    driver: Callable[..., int]
+    numbers: Bits
+    emin: int
+    mask: int
+
+    @classmethod
+    def of(cls, format: FloatFormat, ignored_bits: int = 0) -> Operand:
+        """The opening of a format whose values float32 holds."""
+        numbers = np.array(decode_spec(format, LANE32), np.uint32)
+        mask = format.magnitude_mask | format.sign_mask
+        return cls(
+            loops.opening_driver(format.code_dtype), numbers, format.emin, mask & ~((1 << ignored_bits) - 1)
+        )
+
+
+class Opened(NamedTuple):
+    """A panel of operands: float32 values, their exponents, and the exponents' ends."""
+
+    values: Array
+    exponents: Array
+    lowest: int
+    highest: int
+
+    @property
+    def special(self) -> bool:
+        """Whether an infinity or a NaN is among them."""
+        return self.lowest == SPECIAL
+
+
+def opened(codes: Bits, operand: Operand, shape: tuple[int, int]) -> Opened:
+    """Open a matrix of codes, with zeros up to a shape."""
+    values, exponents = np.empty(shape, np.float32), np.empty(shape, np.int16)
+    ends = operand.driver(codes, values, exponents, operand.numbers, np.int32(operand.emin), np.uint32(operand.mask))
+    lowest, highest = divmod(ends + (1 << 15), 1 << 16)
+    return Opened(values, exponents, lowest, highest - (1 << 15))
+
+
+NO_SCALES = Opened(np.ones((1, 1), np.float32), np.zeros((1, 1), np.int16), 0, 0)
+
+
+class Task(NamedTuple):
+    """A tile of a product: operands with all of k, the accumulator that becomes the result, and block scales."""
+
+    a: Bits  # (rows, k)
+    b: Bits  # (k, columns)
+    out: Bits  # (rows, columns)
+    a_scales: Bits | None
+    b_scales: Bits | None
+
+
+@lru_cache(maxsize=256)
+def _operands(engine: Engine) -> tuple[Operand, Operand, Operand | None]:
+    scaling = engine.scaling
+    scales = None
+    if scaling is not None:
+        scales = Operand.of(scaling.format)
+        if scaling.unsigned:
+            scales = scales._replace(mask=scaling.format.magnitude_mask)
+    return Operand.of(engine.a, engine.ignored_bits), Operand.of(engine.b, engine.ignored_bits), scales
+
+
+@lru_cache(maxsize=256)
+def _numbers(engine: Engine) -> Array:
+    rule = engine.arithmetic
+    assert isinstance(rule, BlockSum)
+    grids = Grid.of(rule.grid), Grid.of(engine.accumulator)
+    return loops.block_numbers(rule.fraction_bits, rule.zero_exponent, *grids)
+
+
+def _unroll(length: int) -> int:
+    """Products that a loop takes at once: sixteen of 25 fraction bits still add up in an int32."""
+    return min(length, 16)
+
+
+def is_narrow(a: Opened, b: Opened, fraction_bits: int) -> bool:
+    """Whether float32 holds all products of two panels, and the units they are counted in."""
+    if a.special or b.special:
+        return False
+    lowest = max(FLOAT32_SMALLEST, fraction_bits - 100)
+    return a.highest + b.highest <= FLOAT32_LARGEST and (a.lowest + b.lowest >= lowest)
+
+
+def _tile(engine: Engine, task: Task, paired: bool) -> None:
+    """Run a tile on a tensor core's model.
+
+    ``paired``: the task is a column of independent dot products: ``a`` is (k, columns) like ``b``, and the result one row.
+    """
+    rule = engine.arithmetic
+    assert isinstance(rule, BlockSum)
+    left, right, scaling = _operands(engine)
+    rows, columns, k = task.out.shape[0], task.out.shape[1], task.b.shape[0]
+    totals = np.zeros((rows, COLUMNS))
+    totals[:, :columns] = decode(task.out, engine.accumulator, dtype=np.float64)
+    sums = np.empty((rows if rule.span else 1, COLUMNS))
+    unit = rule.span or rule.length
+    depth = unit * max(DEPTH // unit, 1)
+    places = np.array(rule.positions()) if rule.picks else None
+    numbers = _numbers(engine)
+    a_scales = b_scales = NO_SCALES
+    for start in range(0, k, depth):
+        stop = min(start + depth, k)
+        a, b = (task.a[start:stop], task.b[start:stop]) if paired else (task.a[:, start:stop], task.b[start:stop])
+        whole = -(-(stop - start) // unit) * unit
+        if places is not None:
+            a, b = _permuted(a, 0 if paired else 1, places, whole), _permuted(b, 0, places, whole)
+        first = opened(a, left, (whole, COLUMNS) if paired else (rows, whole))
+        second = opened(b, right, (whole, COLUMNS))
+        narrow = is_narrow(first, second, rule.fraction_bits)
+        if scaling is not None:
+            assert engine.scaling is not None and task.a_scales is not None and task.b_scales is not None
+            per = engine.scaling.block
+            part, count = slice(start // per, -(-stop // per)), whole // per
+            a_codes = task.a_scales[part] if paired else task.a_scales[:, part]
+            a_scales = opened(a_codes, scaling, (count, COLUMNS) if paired else (rows, count))
+            b_scales = opened(task.b_scales[part], scaling, (count, COLUMNS))
+            narrow = narrow and not a_scales.special and not b_scales.special
+        operands = (*first[:2], *second[:2], *a_scales[:2], *b_scales[:2])
+        if rule.group:
+            assert engine.scaling is not None
+            driver = loops.grouped_driver(paired)
+            driver(*operands, totals, rule.length, rule.group, engine.scaling.block, numbers)
+        else:
+            driver = loops.block_sum_driver(
+                _unroll(rule.length), rule.rounding is Rounding.NEAREST_EVEN, scaling is not None, paired
+            )
+            driver(*operands, sums, totals, rule.length, rule.span // rule.length, narrow, numbers)
+    task.out[...] = encode(totals[:, :columns], engine.result)
+
+
+def _permuted(codes: Bits, axis: int, places: Array, whole: int) -> Bits:
+    """The codes of a panel in the order in which they enter blocks, with zeros up to whole spans."""
+    k = codes.shape[axis]
+    span = len(places)
+    order = (np.arange(0, whole, span)[:, None] + places).reshape(-1)
+    padded = np.zeros((whole, codes.shape[1]) if axis == 0 else (codes.shape[0], whole), codes.dtype)
+    if axis == 0:
+        padded[:k] = codes
+        return padded[order]
+    padded[:, :k] = codes
+    return padded[:, order]
+
+
+def _tiles(task: Task) -> Iterator[Task]:
+    """Cut a product into tiles."""
+    rows, columns = task.out.shape
+    for i in range(0, rows, ROWS):
+        for j in range(0, columns, COLUMNS):
+            p, q = slice(i, i + ROWS), slice(j, j + COLUMNS)
+            yield Task(
+                task.a[p], task.b[:, q], task.out[p, q],
+                None if task.a_scales is None else task.a_scales[p],
+                None if task.b_scales is None else task.b_scales[:, q],
+            )  # fmt: skip
+
+
+def _matrices(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
+    """The tiles of a stack of products."""
+    batch = out.shape[:-2]
+    spread = [None if x is None else np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in operands]
+    for index in np.ndindex(batch):
+        a, b, a_scales, b_scales = (None if x is None else x[index] for x in spread)
+        assert a is not None and b is not None
+        yield from _tiles(Task(a, b, out[index], a_scales, b_scales))
+
+
+def _columns_of_pairs(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
+    """The dot products of a large stack of small matrices, each element of the result in columns of its own."""
+    batch = out.shape[:-2]
+    spread = [None if x is None else np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in operands]
+    flat = out.reshape(-1, *out.shape[-2:])
+    stacks = [None if x is None else x.reshape(-1, *x.shape[-2:]) for x in spread]
+    for m, n in np.ndindex(out.shape[-2:]):
+        for start in range(0, len(flat), COLUMNS):
+            part = slice(start, start + COLUMNS)
+            a, b, a_scales, b_scales = (
+                None if x is None else (x[part, m, :] if first else x[part, :, n]).T
+                for x, first in zip(stacks, (True, False, True, False), strict=True)
+            )
+            assert a is not None and b is not None
+            yield Task(a, b, flat[part, m, n][None], a_scales, b_scales)
+
+
+def _is_paired(shape: tuple[int, ...]) -> bool:
+    """Whether so small matrices, so many of them, are faster as independent dot products, a lane each."""
+    batch, columns = int(np.prod(shape[:-2])), shape[-1]
+    return 8 * columns * -(-batch // COLUMNS) < batch * -(-columns // COLUMNS)
+
+
+def block_sums(engine: Engine, a: Bits, b: Bits, out: Bits, scales: tuple[Bits, Bits] | None) -> None:
+    """Add ``a @ b`` to the accumulators ``out`` (contiguous), on a tensor core's model."""
+    operands = (a, b, *(scales or (None, None)))
+    paired = _is_paired(out.shape)
+    tasks = list((_columns_of_pairs if paired else _matrices)(operands, out))
+    map_parts(lambda task: _tile(engine, task, paired), tasks)
