@@ -324,7 +324,7 @@ class Probing(Instruction):
         return self.name, prediction
 
     @cached_property
-    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+    def classes(self) -> tuple[str, ...]:
         """The probes' names."""
         return tuple(dict.fromkeys(trial.probe.name for trial, _, _ in self._cases))
 
@@ -384,21 +384,34 @@ def _variants() -> list[Part]:
     found: list[Part] = []
     for a, accumulator in (("fp16", "fp32"), ("fp16", "fp16"), ("e4m3", "fp32"), ("e4m3", "fp16"), ("tf32", "fp32")):
         plain = Product(WGMMA, 8, _K[a], a, a, accumulator)
-        rows: tuple[tuple[str, Product, int | None], ...] = (
-            ("registers", replace(plain, from_registers=True), None),
-            ("scale-d-0", replace(plain, scale_d=False), None),  # what the accumulator holds is stale, NaNs included
-            ("c-plus-zero", plain, 0),
-            ("c-minus-zero", plain, plain.accumulator_format.sign_mask),
-            ("negative-a", replace(plain, negate_a=True), None),
-            ("negative-b", replace(plain, negate_b=True), None),
+        rows: tuple[tuple[str, Product, int | None, str | None], ...] = (
+            # the variant, the instruction, C, and which earlier variant should give the same
+            ("registers", replace(plain, from_registers=True), None, None),
+            ("c-plus-zero", plain, 0, None),
+            ("c-minus-zero", plain, plain.accumulator_format.sign_mask, "c-plus-zero"),
+            ("scale-d-0", replace(plain, scale_d=False), None, "c-plus-zero"),  # C is stale, NaNs included
+            ("negative-a", replace(plain, negate_a=True), None, None),
+            ("negative-b", replace(plain, negate_b=True), None, "negative-a"),
         )
-        for word, product, c in rows:
+        for word, product, c, base in rows:
             found.append(
-                Multiplication(_named(product, word), "variants", product, _inputs(plain), outputs=FEWER, kept=1, c=c)
+                Multiplication(
+                    _named(product, word),
+                    "variants",
+                    product,
+                    _inputs(plain),
+                    outputs=FEWER,
+                    kept=1,
+                    c=c,
+                    base=None if base is None else _named(product, base),
+                )
             )
         wide = replace(plain, n=256)
         found.append(Multiplication(_named(wide, "n256"), "variants", wide, _inputs(wide), kept=0))
     return found
+
+
+_PROMOTED = ("wgmma.e4m3.fp32", "wgmma.e5m2.fp32")
 
 
 def _chains() -> list[Part]:
@@ -418,9 +431,6 @@ def _chains() -> list[Part]:
                 Multiplication(_named(product, *words), "chains", product, inputs, CHAIN_INPUTS, CHUNK, steps, kept=1)
             )
     return found
-
-
-_PROMOTED = ("wgmma.e4m3.fp32", "wgmma.e5m2.fp32")
 
 
 def _probes() -> list[Part]:

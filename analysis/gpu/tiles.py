@@ -163,12 +163,41 @@ def _cancelling(words: Words, slot: Slot) -> Codes:
 
 
 def _tiny(words: Words, slot: Slot) -> Codes:
-    """Products about 2**(emin - 7) of the accumulator, or as small as they come; C zero, subnormal or little more."""
+    """Sums about the accumulator's smallest values; C zero, subnormal or little more.
+
+    In half of the tiles products of one size, between the smallest subnormal and the smallest normal value (or as small
+    as the format makes them).  In the others, where products can be that small, some are just below half of the smallest
+    subnormal value and the rest at the end of what the hardware adds, so that these alone decide how a tie is rounded.
+    """
     if slot.role == "c":
         small = _composed(words, slot.format, _among(words, 0, 9))
         return np.where(_chosen(words, 77), _zeros(words, slot.format), small)
     centre = max(slot.operand.emin + 1, (slot.accumulator.emin - 7) // 2)
-    return _exponents(words, slot.format, centre - 8, centre + 3)
+    shifts = (slot.partners >> np.uint64(40) & np.uint64(15)).astype(np.int64)[:, None, None] - 11
+    alike = _composed(words, slot.format, _among(words, centre - 3, centre + 3) + shifts + slot.format.bias)
+    last = slot.accumulator.emin - 7 - 25  # of Hopper: the least exponent to align to, less its fraction bits
+    if 2 * slot.operand.finest_exponent > last + 1:
+        return alike
+    lanes = slot.partners[:, None] >> np.arange(slot.k, dtype=np.uint64)
+    half = slot.accumulator.finest_exponent - 1
+    ends = last - 2 + (_lane_words(slot.partners, slot.k) & np.uint64(3)).astype(np.int64)
+    exponents = np.where(lanes & np.uint64(5) == 0, half, ends)[:, None, :]  # of products, by lane
+    own = exponents // 2 if slot.role == "a" else exponents - exponents // 2
+    powers = np.where(_chosen(words, 96), _power_codes(own, slot.format), 0).astype(slot.format.code_dtype)
+    two_sizes = (slot.partners >> np.uint64(63) == 0)[:, None, None]
+    return np.where(two_sizes, powers | _signs(words, slot.format), alike)
+
+
+def _lane_words(partners: Words, k: int) -> Words:
+    """Words of the lanes of tiles, shape (tiles, k), from one word a tile."""
+    return np.asarray(mix(partners[:, None] + np.arange(1, k + 1, dtype=np.uint64) * np.uint64(GOLDEN)))
+
+
+def _power_codes(exponents: NDArray[np.int64], format: FloatFormat) -> NDArray[np.int64]:
+    """The codes of powers of two; zero for what is too small."""
+    normal = exponents + format.bias << format.trailing_bits
+    subnormal = np.where(exponents < format.finest_exponent, 0, 1 << np.maximum(exponents - format.finest_exponent, 0))
+    return np.where(exponents >= format.emin, normal, subnormal)
 
 
 def _huge(words: Words, slot: Slot) -> Codes:
