@@ -321,8 +321,10 @@ def test_every_lane_is_probed() -> None:
 
 # ---- recording and replaying ----------------------------------------------------------------------------------------
 def worth_a_replay(part: Part) -> bool:
-    """All but large products of libraries, which take long on a CPU."""
-    return not isinstance(part, LibraryProduct) or part.m * part.n * part.k <= 1 << 20
+    """All but the longest chains and large products of libraries, which take long on a CPU."""
+    if isinstance(part, LibraryProduct):
+        return part.m * part.n * part.k <= 1 << 20
+    return not isinstance(part, Multiplication) or part.product.k * part.steps <= 1 << 10
 
 
 @pytest.fixture(scope="module")
