@@ -247,6 +247,18 @@ def compare(
     return found
 
 
+def tidy(recording: Recording, found: list[Comparison]) -> list[dict[str, Any]]:
+    """A comparison as tidy rows, one a part and class of inputs.
+
+    Columns: recording, hardware; part, how, and the facts of its kind (engine, shape, formats, k; or call and sizes); class; kept,
+    identical, differing, nan_codes (of the kept outputs); where chunks are of one class replayed and proved (outputs in
+    replayed chunks, and in those whose hashes are the device's) and unpredicted (of all, when recorded); deterministic;
+    example, the first output that differs in words, or "none".
+    """
+    facts = {"recording": recording.name, "hardware": recording.hardware}
+    return [{**facts, **row} for one in found for row in one.rows()]
+
+
 def _replay(part: Part, prediction: Any, chunks: Numbers) -> tuple[Hashes, Hashes]:
     """The hashes and class hashes that chunks should have."""
     found = [(np.empty(0, np.uint64), np.empty(0, np.uint64))]

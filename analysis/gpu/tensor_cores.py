@@ -202,6 +202,10 @@ class Multiplication(Instruction):
         formats = product.a_format, product.b_format, product.accumulator_format
         return Shape(self.inputs, product.m, product.n, k, *formats)
 
+    def facts(self) -> dict[str, Any]:
+        """See Part; also where the inputs come from."""
+        return {**super().facts(), "inputs_name": self.inputs, "outputs_of_class": self.outputs}
+
     def operands(self, chunks: Numbers) -> Operands:
         """See Instruction."""
         classes, inside = np.divmod(chunks, self.chunks_of_class)

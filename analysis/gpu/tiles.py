@@ -133,7 +133,7 @@ def _positive(words: Words, slot: Slot) -> Codes:
     """Magnitudes alone, onto C = +0: the sum grows beside its terms."""
     if slot.role == "c":
         return np.zeros(words.shape, slot.format.code_dtype)
-    return _normal(words, slot) & slot.format.code_dtype.type(slot.format.magnitude_mask)
+    return np.asarray(_normal(words, slot) & slot.format.code_dtype.type(slot.format.magnitude_mask))
 
 
 def _spread(words: Words, slot: Slot) -> Codes:
