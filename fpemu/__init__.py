@@ -4,6 +4,7 @@ Importing it loads no plotting library, touches no GPU and compiles nothing.
 """
 
 from fpemu.arrays import as_ml_dtype, cast, decode, encode, quantize
+from fpemu.engines import ENGINES, Engine, matmul
 from fpemu.formats import FORMATS, FloatFormat
 from fpemu.histogram import Band, ExponentHistogram, intersect_bands
 from fpemu.io import load, save
@@ -16,11 +17,13 @@ from fpemu.targets.threads import get_threads, set_threads
 __version__ = "0.1.0"
 
 __all__ = [
+    "ENGINES",
     "FORMATS",
     "STACKS",
     "Band",
     "Cast",
     "CastLoss",
+    "Engine",
     "ExponentHistogram",
     "FloatFormat",
     "NaN",
@@ -38,6 +41,7 @@ __all__ = [
     "get_threads",
     "intersect_bands",
     "load",
+    "matmul",
     "pack",
     "quantize",
     "save",

@@ -10,9 +10,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 
-from fpemu.engines.model import E8M13, TF32_IGNORED, BlockSum, Engine, Library, Scaling, chain
+from fpemu.engines.model import E8M13, FLOAT64, TF32_IGNORED, BlockSum, Chain, Engine, Library, Scaling, chain
 from fpemu.formats import FORMATS, FloatFormat
-from fpemu.policies import Rounding
+from fpemu.policies import Cast, Rounding
 
 FP16, BF16, FP32 = FORMATS["float16"], FORMATS["bfloat16"], FORMATS["float32"]
 E4M3, E5M2, E2M3, E3M2, E2M1 = (FORMATS[name] for name in ("e4m3", "e5m2", "e2m3", "e3m2", "e2m1"))
@@ -56,7 +56,13 @@ def _halves(
             sources=MODELS, evidence=evidence,
         )  # fmt: skip
     yield Engine(
-        _name(chip, "fp16", "fp16", "fp16"), FP16, FP16, FP16, _block(length, bits, FP16), sources=MODELS, evidence=evidence
+        _name(chip, "fp16", "fp16", "fp16"),
+        FP16,
+        FP16,
+        FP16,
+        _block(length, bits, FP16),
+        sources=MODELS,
+        evidence=evidence,
     )
 
 
@@ -144,6 +150,16 @@ def _catalogue() -> Iterator[Engine]:
     yield from _narrow("rtx-blackwell.mma", FP8_FP6_FP4, 32, 25, 25, only)
     yield from _block_scaled("rtx-blackwell.mma")
 
+    for name in ("ampere.mma", "hopper.mma", "b200.mma"):
+        yield Engine(
+            _name(name, "fp64", "fp64", "fp64"),
+            FLOAT64,
+            FLOAT64,
+            FLOAT64,
+            Chain(Cast(FLOAT64)),
+            sources=MODELS[1:],
+            evidence=(MMA_SIM,),
+        )
     for accumulator in (FP32, FP16, BF16):
         for inputs in (accumulator, *((FP16, BF16, E4M3, E5M2) if accumulator == FP32 else ())):
             for fused in (True, False):
@@ -200,5 +216,3 @@ def as_engine(engine: Engine | str) -> Engine:
         return ENGINES[engine]
     except KeyError as error:
         raise ValueError(error.args[0]) from None
-
-

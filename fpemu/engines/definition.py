@@ -13,7 +13,7 @@ from typing import NamedTuple
 from fpemu import reference
 from fpemu.engines.model import BlockSum, Engine
 from fpemu.formats import FloatFormat
-from fpemu.policies import Cast, Rounding
+from fpemu.policies import Cast
 
 
 class Number(NamedTuple):
@@ -98,8 +98,10 @@ def add_nearest(x: int, y: int, accumulator: FloatFormat, nan_code: int) -> int:
     """The ordinary sum of two accumulators, rounded to nearest even (IEEE 754, 5.4.1)."""
     a, b = reference.value(x, accumulator), reference.value(y, accumulator)
     if any(isinstance(v, float) and not math.isfinite(v) for v in (a, b)):
-        total = float(a) + float(b) if all(isinstance(v, float) for v in (a, b)) else (
-            a if isinstance(a, float) and not math.isfinite(a) else b
+        total = (
+            float(a) + float(b)
+            if all(isinstance(v, float) for v in (a, b))
+            else (a if isinstance(a, float) and not math.isfinite(a) else b)
         )
         return nan_code if math.isnan(total) else reference.encode(float(total), accumulator)
     exact = Fraction(a) + Fraction(b)
@@ -156,7 +158,9 @@ def dot(
     for start in range(0, len(parts), per_span):
         inner = 0 if rule.span else total
         for block in parts[start : start + per_span]:
-            inner = rounded(fused_sum([*block, opened(inner, engine.accumulator)], rule), rule, engine.accumulator, nan_code)
+            inner = rounded(
+                fused_sum([*block, opened(inner, engine.accumulator)], rule), rule, engine.accumulator, nan_code
+            )
         total = add_nearest(total, inner, engine.accumulator, nan_code) if rule.span else inner
     return total
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpemu.arrays import codes_of, decode, encode
 from fpemu.engines.catalogue import as_engine
-from fpemu.engines.model import BlockSum, Chain, Engine, Library, promoted
+from fpemu.engines.model import BlockSum, Chain, Engine, Library, Wide, promoted
 from fpemu.formats import FloatFormat
 from fpemu.targets.dispatch import on_device
 
@@ -55,18 +55,17 @@ def matmul(
     to = as_engine(engine)
     if promote_every is not None:
         to = promoted(to, promote_every)
-    given = {"a": (a, to.a), "b": (b, to.b), "c": (c, to.accumulator)}
-    coded = [name for name, (x, _) in given.items() if x is not None and _is_codes(x)]
-    left, right = _codes("a", *given["a"]), _codes("b", *given["b"])
-    start = None if c is None else _codes("c", *given["c"])
+    coded = _is_codes(a) or _is_codes(b)
+    left, right = _codes("a", a, to.a), _codes("b", b, to.b)
+    start = None if c is None else _codes("c", c, to.accumulator)
     scales = _scales(to, a_scales, b_scales)
     shape = _shape(to, left, right, start, scales)
     codes = _result(shape, start, to.accumulator)
     if shape[-1] and shape[-2] and left.shape[-1] and codes.size:
         _RUN[type(to.arithmetic)](to, left, right, codes, scales, seed)
     elif codes.size:
-        codes = encode(decode(codes, to.accumulator), to.result)  # (nothing is added; a NaN is the engine's own)
-    result = codes if coded else decode(codes, to.accumulator)
+        codes = encode(_values(codes, to.accumulator), to.result)  # (nothing is added; a NaN is the engine's own)
+    result = codes if coded else _values(codes, to.accumulator)
     return result if out is None else _write(result, out)
 
 
@@ -80,12 +79,22 @@ def _codes(name: str, x: ArrayLike, format: FloatFormat) -> Array:
     if on_device(x) is not None:
         raise TypeError(f"{name} lies on a GPU: copy it to the host first")
     array = np.asarray(x)
+    if isinstance(format, Wide):
+        if array.dtype == np.uint64:
+            return array
+        if array.dtype not in (np.float16, np.float32, np.float64):
+            raise TypeError(f"{name}: take float64 values, or their bits as uint64, not {array.dtype}")
+        return np.ascontiguousarray(array, np.float64).view(np.uint64)
     if array.dtype.kind in "iu" and not isinstance(x, int):
         return codes_of(array, format)[0]
     try:
         return np.asarray(encode(x, format))
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
+
+
+def _values(codes: Array, format: FloatFormat) -> Array:
+    return codes.view(np.float64) if isinstance(format, Wide) else decode(codes, format)
 
 
 def _scales(engine: Engine, a: ArrayLike | None, b: ArrayLike | None) -> tuple[Array, Array] | None:
@@ -95,13 +104,13 @@ def _scales(engine: Engine, a: ArrayLike | None, b: ArrayLike | None) -> tuple[A
             raise TypeError(f"{engine.name} takes no block scales")
         return None
     if a is None or b is None:
-        raise TypeError(f"{engine.name} needs a_scales and b_scales: {scaling.format.name}, one for {scaling.block} values")
+        raise TypeError(
+            f"{engine.name} needs a_scales and b_scales: {scaling.format.name}, one for {scaling.block} values"
+        )
     return _codes("a_scales", a, scaling.format), _codes("b_scales", b, scaling.format)
 
 
-def _shape(
-    engine: Engine, a: Array, b: Array, c: Array | None, scales: tuple[Array, Array] | None
-) -> tuple[int, ...]:
+def _shape(engine: Engine, a: Array, b: Array, c: Array | None, scales: tuple[Array, Array] | None) -> tuple[int, ...]:
     """The result's shape; ValueError where operands do not fit."""
     for name, x in (("a", a), ("b", b)):
         if x.ndim < 2:
@@ -111,9 +120,14 @@ def _shape(
     wanted = [("a", a.shape[:-2]), ("b", b.shape[:-2])]
     if scales is not None and engine.scaling is not None:
         count = -(-a.shape[-1] // engine.scaling.block)
-        for name, x, end in (("a_scales", scales[0], (a.shape[-2], count)), ("b_scales", scales[1], (count, b.shape[-1]))):
+        for name, x, end in (
+            ("a_scales", scales[0], (a.shape[-2], count)),
+            ("b_scales", scales[1], (count, b.shape[-1])),
+        ):
             if x.shape[-2:] != end:
-                raise ValueError(f"{name} must end in {end}, one scale for {engine.scaling.block} values, not {x.shape}")
+                raise ValueError(
+                    f"{name} must end in {end}, one scale for {engine.scaling.block} values, not {x.shape}"
+                )
             wanted.append((name, x.shape[:-2]))
     try:
         batch = np.broadcast_shapes(*(shape for _, shape in wanted))
@@ -162,7 +176,9 @@ def _block_sums(engine: Engine, a: Array, b: Array, out: Array, scales: Scales, 
 
 
 def _chain(engine: Engine, a: Array, b: Array, out: Array, scales: Scales, seed: int) -> None:
-    raise NotImplementedError
+    from fpemu.targets import host_matmul
+
+    host_matmul.chain(engine, a, b, out, seed)
 
 
 def _library(engine: Engine, a: Array, b: Array, out: Array, scales: Scales, seed: int) -> None:

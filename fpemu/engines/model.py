@@ -13,10 +13,28 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fpemu.formats import FORMATS, FloatFormat
-from fpemu.policies import Cast, Rounding
+import numpy as np
+
+from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.policies import Cast, NaN, Rounding, as_cast
 
 E8M13 = FloatFormat.ieee(8, 13, "e8m13")  # float32 without its last ten bits: accumulators of FP8 tensor cores
+
+
+@dataclass(frozen=True)
+class Wide(FloatFormat):
+    """IEEE 754's binary64, for engines only: its codes are uint64, and conversions take and give its values as they are."""
+
+    def __post_init__(self) -> None:
+        """Wider than what a FloatFormat can be."""
+
+    @property
+    def code_dtype(self) -> np.dtype[np.uint64]:
+        """The NumPy dtype of codes."""
+        return np.dtype(np.uint64)
+
+
+FLOAT64 = Wide("float64", bits=64, precision=53, bias=1023, high_nans=2**52 - 1)
 
 
 @dataclass(frozen=True)
@@ -134,7 +152,8 @@ class Engine:
         Tensor cores have one, all bits but the sign set, whatever NaN came in; a Chain has that of its cast.
         """
         if isinstance(self.arithmetic, Chain):
-            return self.arithmetic.cast
+            cast = self.arithmetic.cast
+            return cast.replace(nan="unsigned") if cast.nan is NaN.CANONICAL else cast
         nan = self.accumulator.magnitude_mask if self.accumulator.high_nans else None
         return Cast(self.accumulator, nan="unsigned", nan_code=nan)
 
@@ -167,9 +186,6 @@ def chain(
 
     Raises TypeError, ValueError for unknown formats, roundings and orders.
     """
-    from fpemu.formats import as_format
-    from fpemu.policies import as_cast
-
     cast = as_cast(accumulator, rounding=rounding)
     if not isinstance(fused, bool):
         raise TypeError(f"fused must be a bool, not {type(fused).__name__}")
@@ -196,7 +212,9 @@ def promoted(engine: Engine, every: int) -> Engine:
     if arithmetic.span:
         raise ValueError(f"{engine.name} already adds every {arithmetic.span} products to its accumulator")
     if every < arithmetic.length or every % arithmetic.length:
-        raise ValueError(f"promote_every must be a multiple of the {arithmetic.length} products of a block, not {every}")
+        raise ValueError(
+            f"promote_every must be a multiple of the {arithmetic.length} products of a block, not {every}"
+        )
     return replace(engine, arithmetic=replace(arithmetic, span=every))
 
 

@@ -15,7 +15,7 @@ is scaled is truncated before it meets an addition: nothing contracts.
 
 import numpy as np
 
-from fpemu.kernels.grid import nearest_even, truncated
+from fpemu.kernels.grid import nearest_even, truncated, within
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.powers import over, power, power_below, scaled
 
@@ -50,6 +50,6 @@ def aligned32(x, unit):
 
 @kernel
 def rounded(total, w, block):
-    """Step 4: a number of units to the accumulator's grid."""
+    """Step 4: a number of units to the accumulator's grid; a zero is +0."""
     x = total * scaled(w, -block.fraction_bits)
-    return nearest_even(x, block.grid) if block.nearest else truncated(x, block.grid)
+    return within(nearest_even(x, block.grid) if block.nearest else truncated(x, block.grid), block.grid) + 0.0

@@ -19,8 +19,9 @@ def power(exponent):
 
 @kernel
 def power_below(x, floor):
-    """The power of two in the binade of x, or ``floor`` (a power of two) where that is larger.  Not for NaN."""
-    return np.int64(np.float64(max(abs(x), floor)).view(np.int64) & np.int64(_FIELD)).view(np.float64)
+    """The power of two in the binade of x, or ``floor`` (a power of two) where that is larger.  Infinite where x is no number."""
+    field = np.int64(np.float64(x).view(np.int64) & np.int64(_FIELD)).view(np.float64)
+    return max(field, floor)
 
 
 @kernel

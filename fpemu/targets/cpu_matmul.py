@@ -6,19 +6,23 @@ The loops over the columns of a tile are innermost, a whole block of products in
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from fpemu.kernels.block_sum import ABSENT, aligned, aligned32, rounded, top_power, unit_of
+from fpemu.kernels.chain import accumulate, accumulate_rounded
 from fpemu.kernels.decode import decode
-from fpemu.kernels.grid import Grid, nearest_even
+from fpemu.kernels.fused import fused_multiply_add
+from fpemu.kernels.grid import Grid, nearest_even, within
 from fpemu.kernels.jit import kernel
-from fpemu.targets.cpu import Driver, compiled, made_once, read_only, thaw_decode
+from fpemu.kernels.short_float32 import is_product_in_doubt, is_sum_in_doubt, shortened
 from fpemu.targets.cpu import TYPES as CODE_TYPES
+from fpemu.targets.cpu import Driver, compiled, made_once, read_only, thaw_decode
 
 COLUMNS = 128  # of a tile
+CHAINS = 4  # rows of accumulators that run side by side
 SPECIAL = ABSENT - 1  # the exponent of NaN and infinity
 LARGEST_UNIT = 2.0**100  # in float32 lanes: products that exist are not so small that they would need a larger one
 
@@ -51,11 +55,6 @@ def block_numbers(
     return np.array([fraction_bits, zero_exponent, *grid, *totals], np.float64)
 
 
-def matrix(type_, readonly=False):
-    """The type of a 2-D array of any strides."""
-    return types.Array(type_, 2, "A", readonly=readonly)
-
-
 def panel(type_, axes=2):
     """The type of a C-ordered array."""
     return types.Array(type_, axes, "C")
@@ -63,7 +62,7 @@ def panel(type_, axes=2):
 
 @made_once
 def opening_driver(code_dtype: np.dtype) -> Driver:
-    """``driver(codes, values, exponents, numbers, emin, mask)``: open a matrix of codes; zeros beyond its shape.
+    """``driver(codes, values, exponents, numbers, emin, mask)``: open a matrix of codes (in C order); zeros beyond its shape.
 
     Returns the lowest and the highest exponent among the values that are not zero, the lowest SPECIAL where one is not finite.
     """
@@ -95,9 +94,9 @@ def opening_driver(code_dtype: np.dtype) -> Driver:
                 highest = max(highest, e)
         return np.int64(lowest) * np.int64(1 << 16) + np.int64(highest)
 
-    code = CODE_TYPES[code_dtype]
+    codes: Any = types.Array(CODE_TYPES[code_dtype], 2, "C", readonly=True)
     arguments = (
-        matrix(code, True), panel(FLOAT32), panel(INT16), read_only(np.uint32), types.int32, types.uint32,
+        codes, panel(FLOAT32), panel(INT16), read_only(np.uint32), types.int32, types.uint32,
     )  # fmt: skip
     return compiled(opening_loop, code_dtype, *arguments, returns=types.int64)
 
@@ -119,6 +118,7 @@ def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> 
         w = np.empty(COLUMNS, np.float64)
         unit = np.empty(COLUMNS, np.float64)
         unit32 = np.empty(COLUMNS, np.float32)
+        parts = np.empty(COLUMNS, np.int32)
         total = np.empty(COLUMNS, np.float64)
         absent = np.int16(2 * ABSENT)
         for index in range(bv.shape[0] // length):
@@ -160,7 +160,9 @@ def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> 
                             for k in range(unroll):
                                 x = np.float32((av_k[k, j] if paired else av_i[k]) * bv_k[k, j])
                                 part = np.int32(part + aligned32(x, unit32[j]))
-                            total[j] += np.float64(part)
+                            parts[j] = part
+                        for j in range(COLUMNS):  # (apart: with both widths in one loop, half the lanes are lost)
+                            total[j] += np.float64(parts[j])
                     else:
                         for j in range(COLUMNS):
                             whole = 0.0
@@ -172,7 +174,7 @@ def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> 
                     cell[j] = rounded(total[j], w[j], block)
                 if span and (index + 1) % span == 0:
                     for j in range(COLUMNS):
-                        totals[i, j] = nearest_even(totals[i, j] + cell[j], totals_grid)
+                        totals[i, j] = within(nearest_even(totals[i, j] + cell[j], totals_grid), totals_grid)
 
     operand = (panel(FLOAT32), panel(INT16))
     arguments = (
@@ -183,34 +185,49 @@ def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> 
 
 
 @made_once
-def grouped_driver(paired: bool) -> Driver:
+def grouped_driver(length: int, group: int, paired: bool) -> Driver:
     """The same for products that are added in groups before they are scaled: blocks of ``length``, a scale for ``per_scale`` of them.
 
     A group's sum is exact in float32: of sixteen products of FP4 values, 144 quarters at most each.
     """
 
-    def grouped_loop(av, ae, bv, be, asv, ase, bsv, bse, totals, length, group, per_scale, numbers):
+    groups = length // group
+
+    def grouped_loop(av, ae, bv, be, asv, ase, bsv, bse, totals, per_scale, numbers):
         block = _thaw_block(numbers, False)
-        rows, groups = totals.shape[0], length // group
+        rows = totals.shape[0]
         terms = np.empty((groups, COLUMNS), np.float64)
         exponents = np.empty((groups, COLUMNS), np.int16)
+        sums, top = np.empty(COLUMNS, np.float32), np.empty(COLUMNS, np.int16)
         for index in range(bv.shape[0] // length):
             for i in range(rows):
                 for g in range(groups):
                     first = index * length + g * group
                     scale = first // per_scale
+                    bv_k, be_k = bv[first : first + group], be[first : first + group]
+                    av_i, ae_i = (
+                        (av[0], ae[0]) if paired else (av[i, first : first + group], ae[i, first : first + group])
+                    )
+                    av_k, ae_k = (av[first : first + group], ae[first : first + group]) if paired else (bv_k, be_k)
                     for j in range(COLUMNS):
-                        exact, largest = np.float32(0), np.int16(2 * ABSENT)
-                        for k in range(first, first + group):
-                            p, q = (k, j) if paired else (i, k)
-                            exact = np.float32(exact + np.float32(av[p, q] * bv[k, j]))
-                            largest = max(largest, np.int16(ae[p, q] + be[k, j]))
+                        exact = np.float32(0)
+                        for k in range(group):
+                            x = av_k[k, j] if paired else av_i[k]
+                            exact = np.float32(exact + np.float32(x * bv_k[k, j]))
+                        sums[j] = exact
+                    for j in range(COLUMNS):
+                        largest = np.int16(2 * ABSENT)
+                        for k in range(group):
+                            e = ae_k[k, j] if paired else ae_i[k]
+                            largest = max(largest, np.int16(e + be_k[k, j]))
+                        top[j] = largest
+                    for j in range(COLUMNS):
                         p, q = (scale, j) if paired else (i, scale)
                         factor = np.float64(asv[p, q]) * np.float64(bsv[scale, j])
                         e = np.int16(ase[p, q] + bse[scale, j])
-                        terms[g, j] = np.float64(exact) * factor
-                        # (Where all products are zero; a sum that cancels to zero keeps its exponent.)
-                        exponents[g, j] = np.int16(ABSENT) if largest < np.int16(ABSENT // 2) else e
+                        terms[g, j] = np.float64(sums[j]) * factor
+                        # (Absent where all products are zero; a sum that cancels to zero keeps its exponent.)
+                        exponents[g, j] = np.int16(ABSENT) if top[j] < np.int16(ABSENT // 2) else e
                 for j in range(COLUMNS):
                     c, e = totals[i, j], np.int16(2 * ABSENT)
                     for g in range(groups):
@@ -224,7 +241,107 @@ def grouped_driver(paired: bool) -> Driver:
 
     operand = (panel(FLOAT32), panel(INT16))
     arguments = (
-        *operand, *operand, *operand, *operand, panel(FLOAT64), types.int64, types.int64, types.int64,
+        *operand, *operand, *operand, *operand, panel(FLOAT64), types.int64,
         types.Array(FLOAT64, 1, "C", readonly=True),
     )  # fmt: skip
-    return compiled(grouped_loop, paired, *arguments)
+    return compiled(grouped_loop, (length, group, paired), *arguments)
+
+
+@made_once
+def chain_driver(kind: str, bounded: bool = False) -> Driver:
+    """``driver(a, b, totals, numbers)``: add the products of opened panels to accumulators, one after another along k.
+
+    Kinds: ``fused`` and ``rounded`` products on the grid of ``numbers``, in float64; ``reaching``: fused where accumulators may be tiny beside
+    a product; ``float32 fused``, ``float32 rounded``, ``float64 fused``: the machine's own numbers.  All arrays are of the kind's lane, with a
+    multiple of CHAINS rows.  ``bounded``: no sum can overflow.
+    """
+    unroll = 2
+    machine, fused, reaches = kind.startswith("float"), not kind.endswith("rounded"), kind == "reaching"
+    lane, number = (FLOAT32, np.float32) if kind.startswith("float32") else (FLOAT64, np.float64)
+
+    @kernel
+    def step(x, a, b, grid):
+        if machine:
+            return fused_multiply_add(a, b, x) if fused else number(x + number(a * b))
+        return accumulate(x, a, b, grid, reaches, bounded) if fused else accumulate_rounded(x, a, b, grid, bounded)
+
+    def chain_loop(av, bv, totals, numbers):
+        grid = _thaw_grid(numbers, 0)
+        depth = av.shape[1]
+        whole = depth // unroll * unroll
+        # Four rows at a time: a step waits for the one before it, but rows do not wait for each other.
+        for i in range(0, totals.shape[0], CHAINS):
+            p, q, r, s = totals[i], totals[i + 1], totals[i + 2], totals[i + 3]
+            for k0 in range(0, depth, unroll):
+                if k0 < whole:
+                    rows, panel = av[i : i + CHAINS, k0 : k0 + unroll], bv[k0 : k0 + unroll]
+                    for j in range(COLUMNS):
+                        w, x, y, z = p[j], q[j], r[j], s[j]
+                        for k in range(unroll):
+                            b = panel[k, j]
+                            w, x = step(w, rows[0, k], b, grid), step(x, rows[1, k], b, grid)
+                            y, z = step(y, rows[2, k], b, grid), step(z, rows[3, k], b, grid)
+                        p[j], q[j], r[j], s[j] = w, x, y, z
+                else:
+                    for k in range(k0, depth):
+                        for row in range(i, i + CHAINS):
+                            for j in range(COLUMNS):
+                                totals[row, j] = step(totals[row, j], av[row, k], bv[k, j], grid)
+
+    numbers = types.Array(FLOAT64, 1, "C", readonly=True)
+    arguments = (panel(lane), panel(lane), panel(lane), numbers)
+    return compiled(chain_loop, (kind, bounded), *arguments)
+
+
+@made_once
+def short_chain_driver(drop: int, fused: bool) -> Driver:
+    """``driver(a, b, totals, numbers)``: the same for accumulators that are float32 without its last ``drop`` bits.
+
+    Two steps at a time in float32; where one of them is in doubt, both again in float64.
+    """
+    unroll = 2
+
+    @kernel
+    def step(x, a, b, doubt):
+        y = np.float32(a * b)
+        if fused:
+            total = fused_multiply_add(a, b, x)
+            doubt = np.uint32(doubt | np.uint32(is_sum_in_doubt(total, x, y, drop)))
+        else:
+            total = np.float32(x + shortened(y, drop))
+            doubt = np.uint32(doubt | np.uint32(is_product_in_doubt(y)))
+        return shortened(total, drop), doubt
+
+    def short_chain_loop(av, bv, totals, numbers):
+        grid = _thaw_grid(numbers, 0)
+        depth = av.shape[1]
+        after = np.empty((CHAINS, COLUMNS), np.float32)
+        for i in range(0, totals.shape[0], CHAINS):
+            before = totals[i : i + CHAINS]
+            for k0 in range(0, depth, unroll):
+                doubt = np.uint32(1)
+                if k0 + unroll <= depth:
+                    rows, panel = av[i : i + CHAINS, k0 : k0 + unroll], bv[k0 : k0 + unroll]
+                    doubt = np.uint32(0)
+                    for j in range(COLUMNS):
+                        for row in range(CHAINS):
+                            x = before[row, j]
+                            for k in range(unroll):
+                                x, doubt = step(x, rows[row, k], panel[k, j], doubt)
+                            after[row, j] = x
+                if doubt == np.uint32(0):
+                    before[:] = after
+                else:
+                    for k in range(k0, min(k0 + unroll, depth)):
+                        for row in range(CHAINS):
+                            a = np.float64(av[i + row, k])
+                            for j in range(COLUMNS):
+                                x, b = np.float64(before[row, j]), np.float64(bv[k, j])
+                                if fused:
+                                    x = accumulate(x, a, b, grid, True, False)
+                                else:
+                                    x = accumulate_rounded(x, a, b, grid, False)
+                                before[row, j] = np.float32(x)
+
+    numbers = types.Array(FLOAT64, 1, "C", readonly=True)
+    return compiled(short_chain_loop, (drop, fused), panel(FLOAT32), panel(FLOAT32), panel(FLOAT32), numbers)

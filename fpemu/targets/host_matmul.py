@@ -7,17 +7,19 @@ How the work is cut never shows in a result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fpemu.arrays import decode, encode
-from fpemu.engines.model import BlockSum, Engine
-from fpemu.formats import FloatFormat
+from fpemu.engines.model import BlockSum, Chain, Engine, Scaling, Wide
+from fpemu.formats import FLOAT32_EMIN, FORMATS, FloatFormat
+from fpemu.kernels.block_sum import ABSENT
 from fpemu.kernels.grid import Grid
 from fpemu.kernels.spec import LANE32, decode_spec
-from fpemu.policies import Rounding
+from fpemu.policies import Cast, Rounding
 from fpemu.targets import cpu_matmul as loops
 from fpemu.targets.cpu_matmul import COLUMNS, SPECIAL
 from fpemu.targets.threads import map_parts
@@ -43,9 +45,7 @@ class Operand(NamedTuple):
         """The opening of a format whose values float32 holds."""
         numbers = np.array(decode_spec(format, LANE32), np.uint32)
         mask = format.magnitude_mask | format.sign_mask
-        return cls(
-            loops.opening_driver(format.code_dtype), numbers, format.emin, mask & ~((1 << ignored_bits) - 1)
-        )
+        return cls(loops.opening_driver(format.code_dtype), numbers, format.emin, mask & ~((1 << ignored_bits) - 1))
 
 
 class Opened(NamedTuple):
@@ -65,9 +65,36 @@ class Opened(NamedTuple):
 def opened(codes: Bits, operand: Operand, shape: tuple[int, int]) -> Opened:
     """Open a matrix of codes, with zeros up to a shape."""
     values, exponents = np.empty(shape, np.float32), np.empty(shape, np.int16)
+    codes = np.ascontiguousarray(codes, codes.dtype.newbyteorder("="))
     ends = operand.driver(codes, values, exponents, operand.numbers, np.int32(operand.emin), np.uint32(operand.mask))
     lowest, highest = divmod(ends + (1 << 15), 1 << 16)
     return Opened(values, exponents, lowest, highest - (1 << 15))
+
+
+class Scales(NamedTuple):
+    """The values and exponents of all codes of a format of scales (of at most 8 bits; E8M0's reach below float32's normal range)."""
+
+    values: Array
+    exponents: Array
+
+    @classmethod
+    def of(cls, scaling: Scaling) -> Scales:
+        """The table of a scheme."""
+        format = scaling.format
+        codes = np.arange(1 << format.bits, dtype=format.code_dtype)
+        if scaling.unsigned:
+            codes &= np.array(format.magnitude_mask, codes.dtype)
+        values = decode(codes, format)
+        finite = np.isfinite(values) & (values != 0)
+        exponents = np.maximum(np.frexp(values)[1] - 1, format.emin)
+        return cls(values, np.where(finite, exponents, np.where(values == 0, ABSENT, SPECIAL)).astype(np.int16))
+
+    def opened(self, codes: Bits, shape: tuple[int, int]) -> Opened:
+        """Look up a matrix of codes, with zeros up to a shape."""
+        values, exponents = np.zeros(shape, np.float32), np.full(shape, ABSENT, np.int16)
+        part = tuple(slice(n) for n in codes.shape)
+        values[part], exponents[part] = self.values[codes], self.exponents[codes]
+        return Opened(values, exponents, int(exponents.min(initial=0)), int(exponents.max(initial=0)))
 
 
 NO_SCALES = Opened(np.ones((1, 1), np.float32), np.zeros((1, 1), np.int16), 0, 0)
@@ -84,13 +111,8 @@ class Task(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _operands(engine: Engine) -> tuple[Operand, Operand, Operand | None]:
-    scaling = engine.scaling
-    scales = None
-    if scaling is not None:
-        scales = Operand.of(scaling.format)
-        if scaling.unsigned:
-            scales = scales._replace(mask=scaling.format.magnitude_mask)
+def _operands(engine: Engine) -> tuple[Operand, Operand, Scales | None]:
+    scales = None if engine.scaling is None else Scales.of(engine.scaling)
     return Operand.of(engine.a, engine.ignored_bits), Operand.of(engine.b, engine.ignored_bits), scales
 
 
@@ -146,14 +168,14 @@ def _tile(engine: Engine, task: Task, paired: bool) -> None:
             per = engine.scaling.block
             part, count = slice(start // per, -(-stop // per)), whole // per
             a_codes = task.a_scales[part] if paired else task.a_scales[:, part]
-            a_scales = opened(a_codes, scaling, (count, COLUMNS) if paired else (rows, count))
-            b_scales = opened(task.b_scales[part], scaling, (count, COLUMNS))
+            a_scales = scaling.opened(a_codes, (count, COLUMNS) if paired else (rows, count))
+            b_scales = scaling.opened(task.b_scales[part], (count, COLUMNS))
             narrow = narrow and not a_scales.special and not b_scales.special
         operands = (*first[:2], *second[:2], *a_scales[:2], *b_scales[:2])
         if rule.group:
             assert engine.scaling is not None
-            driver = loops.grouped_driver(paired)
-            driver(*operands, totals, rule.length, rule.group, engine.scaling.block, numbers)
+            driver = loops.grouped_driver(rule.length, rule.group, paired)
+            driver(*operands, totals, engine.scaling.block, numbers)
         else:
             driver = loops.block_sum_driver(
                 _unroll(rule.length), rule.rounding is Rounding.NEAREST_EVEN, scaling is not None, paired
@@ -175,6 +197,88 @@ def _permuted(codes: Bits, axis: int, places: Array, whole: int) -> Bits:
     return padded[:, order]
 
 
+# ---- ordinary accumulators ------------------------------------------------------------------------------------------
+class Lane(NamedTuple):
+    """How a Chain runs: a driver for sums that may overflow, one for sums that cannot, and the dtype of its arrays."""
+
+    driver: Callable[..., None]
+    bounded: Callable[..., None]
+    dtype: np.dtype[Any]
+
+
+@lru_cache(maxsize=256)
+def chain_lane(engine: Engine) -> Lane | None:
+    """The fast loops of an engine with an accumulator, where there are any: those to nearest even, in order."""
+    rule, to = engine.arithmetic, engine.accumulator
+    assert isinstance(rule, Chain)
+    kind = "fused" if rule.fused else "rounded"
+    if isinstance(to, Wide):
+        return Lane(*(loops.chain_driver(f"float64 {kind}"),) * 2, np.dtype(np.float64))
+    factors = engine.a.precision + engine.b.precision
+    if rule.order != "sequential" or rule.cast != Cast(to) or not _is_ieee(to):
+        return None
+    if not all(isinstance(x, FloatFormat) and FORMATS["float32"].holds(x) for x in (engine.a, engine.b, to)):
+        return None
+    if to == FORMATS["float32"]:
+        return Lane(*(loops.chain_driver(f"float32 {kind}"),) * 2, np.dtype(np.float32))
+    if to.emin == FLOAT32_EMIN and max(engine.a.precision, engine.b.precision, to.precision) <= 12:
+        return Lane(*(loops.short_chain_driver(24 - to.precision, rule.fused),) * 2, np.dtype(np.float32))
+    if to.precision + factors > 51:
+        return None
+    if rule.fused and to.emax + 2 - to.finest_exponent > 52:
+        kind = "reaching"
+    return Lane(loops.chain_driver(kind), loops.chain_driver(kind, True), np.dtype(np.float64))
+
+
+def _is_ieee(format: FloatFormat) -> bool:
+    """Whether the finite values fill their last binade, and infinity follows."""
+    pattern = FloatFormat.ieee(format.exponent_bits, format.trailing_bits, bias=format.bias)
+    return pattern == replace(format, name=pattern.name)
+
+
+def _chain_tile(engine: Engine, task: Task, lane: Lane) -> None:
+    to = engine.accumulator
+    rows, columns, k = task.out.shape[0], task.out.shape[1], task.b.shape[0]
+    padded = -(-rows // loops.CHAINS) * loops.CHAINS
+    totals = np.zeros((padded, COLUMNS), lane.dtype)
+    if isinstance(to, Wide):
+        totals[:rows, :columns] = task.out.view(np.float64)
+        numbers = np.zeros(4)
+    else:
+        totals[:rows, :columns] = decode(task.out, to, dtype=lane.dtype)
+        numbers = np.array(Grid.of(to))
+    for start in range(0, k, DEPTH):
+        part = slice(start, min(start + DEPTH, k))
+        depth = part.stop - start
+        driver = lane.driver
+        if isinstance(to, Wide):
+            left, right = np.zeros((padded, depth)), np.zeros((depth, COLUMNS))
+            left[:rows], right[:, :columns] = task.a[:, part].view(np.float64), task.b[part].view(np.float64)
+        else:
+            a = opened(task.a[:, part], Operand.of(engine.a, engine.ignored_bits), (padded, depth))
+            b = opened(task.b[part], Operand.of(engine.b, engine.ignored_bits), (depth, COLUMNS))
+            left, right = (x.values.astype(lane.dtype, copy=False) for x in (a, b))
+            if not (a.special or b.special) and np.isfinite(totals).all():
+                largest = np.abs(totals).max() + depth * 2.0 ** min(a.highest + b.highest + 2, 1000)
+                if largest < 2.0 ** (to.emax - 1):  # (half of that would do: rounding adds less than the sum itself)
+                    driver = lane.bounded
+        driver(left, right, totals, numbers)
+    result = totals[:rows, :columns]
+    if isinstance(to, Wide):
+        task.out[...] = np.where(np.isnan(result), np.nan, result).view(np.uint64)
+    else:
+        task.out[...] = encode(result, engine.result)
+
+
+def chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
+    """Add ``a @ b`` to the accumulators ``out`` (contiguous), in an ordinary accumulator."""
+    lane = chain_lane(engine)
+    if lane is None:
+        raise NotImplementedError
+    map_parts(lambda task: _chain_tile(engine, task, lane), list(_matrices((a, b, None, None), out)))
+
+
+# ---- how work is cut ------------------------------------------------------------------------------------------------
 def _tiles(task: Task) -> Iterator[Task]:
     """Cut a product into tiles."""
     rows, columns = task.out.shape
