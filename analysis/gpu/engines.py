@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+import fpemu
 from analysis.gpu.inputs import Codes
 from analysis.gpu.multiply import Product
 from analysis.gpu.part import NoPrediction
-from fpemu import engines
 
 # The chip in an engine's name, by compute capability.
 CHIPS = {
@@ -38,11 +38,11 @@ def engine_of(product: Product, chip: str) -> str:
     Raises NoPrediction where fpemu has no such engine.
     """
     name = f"{chip}.{product.engine}"
-    if name not in engines.ENGINES:
+    if name not in fpemu.ENGINES:
         raise NoPrediction(f"there is no engine {name}")
     return name
 
 
 def multiplied(engine: str, a: Codes, b: Codes, c: Codes, promote_every: int | None = None) -> Codes:
     """``a b + c`` of tiles by an engine: a (tiles, m, k), b (tiles, n, k), c (tiles, m, n); codes."""
-    return np.asarray(engines.matmul(a, b.swapaxes(1, 2), c, engine=engine, promote_every=promote_every))
+    return np.asarray(fpemu.matmul(a, b.swapaxes(1, 2), c, engine=engine, promote_every=promote_every))
