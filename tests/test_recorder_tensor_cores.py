@@ -290,7 +290,7 @@ def test_wrong_instructions_are_refused() -> None:
 def test_probes_are_all_there() -> None:
     assert {probe.group for probe in PROBES} == {f"P{number}" for number in range(1, 16)}
     probed = {
-        probe for part in PARTS.values() if isinstance(part, Probing) for probe in (t.probe for t, *_ in part._cases)
+        probe for part in PARTS.values() if isinstance(part, Probing) for probe in (t.probe for t, *_ in part.trials)
     }
     assert probed == set(PROBES), "each is tried on some instruction"
 
@@ -316,7 +316,7 @@ def test_every_lane_is_probed() -> None:
     part = PARTS[PROBED]
     assert isinstance(part, Probing)
     for name in ("P1", "P7 k=10", "P11 sum"):
-        assert [t.lane for t, *_ in part._cases if t.probe.name == name] == list(range(16))
+        assert [t.lane for t, *_ in part.trials if t.probe.name == name] == list(range(16))
 
 
 # ---- recording and replaying ----------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ def test_kept_outputs_are_those_of_the_definition(complete: Path) -> None:
             engine = fp.engines.promoted(engine, tensor_cores.PROMOTED_EVERY)
         numbers = part.kept_numbers(data.coverage.chunks)
         for place in [(i, j) for i in range(numbers.shape[0]) for j in (0, -1)]:
-            a, b, c = part._operands_at(int(numbers[place]))
+            a, b, c = part.operands_at(int(numbers[place]))
             if product.negate_a != product.negate_b:
                 b = b ^ b.dtype.type(product.b_format.sign_mask)
             wanted = dot(a.tolist(), b.tolist(), c if product.scale_d else 0, engine)
@@ -428,7 +428,7 @@ def test_one_wrong_bit_is_named(tmp_path: Path) -> None:
     (example,) = wrong.examples
     assert (example.input, example.input_class, example.device) == (number, "cancellation", example.fpemu ^ 4)
     shown = wrong.record()["examples"][0]
-    given = operands_of(part._shape, "cancellation", np.array([0]))
+    given = operands_of(part.shape, "cancellation", np.array([0]))
     assert shown["a"] == [f"0x{code:04x}" for code in given.a[0, 2]]
     assert shown["b"] == [f"0x{code:04x}" for code in given.b[0, 5]]
     assert shown["c"] == f"0x{given.c[0, 2, 5]:08x}"
@@ -493,7 +493,7 @@ def test_other_hardware_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_wrong_probe_is_named(tmp_path: Path) -> None:
     part = PARTS[PROBED]
     assert isinstance(part, Probing)
-    case = next(i for i, (trial, *_) in enumerate(part._cases) if trial.probe.name == "P7 k=10" and trial.lane == 3)
+    case = next(i for i, (trial, *_) in enumerate(part.trials) if trial.probe.name == "P7 k=10" and trial.lane == 3)
 
     def fault(codes: Codes, first: int) -> Codes:
         codes = codes.copy()

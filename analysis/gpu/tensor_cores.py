@@ -6,6 +6,7 @@ that is larger; all of it is of one class.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -71,9 +72,9 @@ class Instruction(Part):
         """Outputs of a tile."""
         return self.product.m * self.product.n
 
+    @abstractmethod
     def operands(self, chunks: Numbers) -> Operands:
         """The operands of chunks, whose tiles follow one another."""
-        raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
         """See Part."""
@@ -86,7 +87,7 @@ class Instruction(Part):
             "k": self.product.k * self.steps,
         }
 
-    def _operands_at(self, number: int) -> tuple[Codes, Codes, int]:
+    def operands_at(self, number: int) -> tuple[Codes, Codes, int]:
         """The row of A, the column of B and the C of an output."""
         operands = self.operands(np.array([number // self.chunk]))
         tile, place = divmod(number % self.chunk, self.tile)
@@ -95,7 +96,7 @@ class Instruction(Part):
 
     def shown(self, number: int) -> dict[str, Any]:
         """See Part."""
-        a, b, c = self._operands_at(number)
+        a, b, c = self.operands_at(number)
         return {
             "output": number,
             "a": [hexadecimal(int(code), self.product.a_format) for code in a],
@@ -196,7 +197,7 @@ class Multiplication(Instruction):
         return np.arange(CHUNK)
 
     @cached_property
-    def _shape(self) -> Shape:
+    def shape(self) -> Shape:
         product = self.product
         k = product.k * self.steps
         formats = product.a_format, product.b_format, product.accumulator_format
@@ -214,7 +215,7 @@ class Multiplication(Instruction):
         for number in np.unique(classes):  # chunks rise, and so do classes
             here = inside[classes == number]
             places = (here[:, None] * per_chunk + np.arange(per_chunk)).reshape(-1)
-            found.append(operands_of(self._shape, self.classes[number], places))
+            found.append(operands_of(self.shape, self.classes[number], places))
         a, b, c = (np.concatenate([getattr(one, role) for one in found]) for role in ("a", "b", "c"))
         return Operands(a, b, c if self.c is None else np.full_like(c, self.c))
 
@@ -241,7 +242,7 @@ class Multiplication(Instruction):
 
     def replay_key(self, prediction: Prediction) -> Hashable:
         """See Part."""
-        return prediction, self.inputs, self._shape, self.classes, self.outputs, self.c, self._sign_and_scale
+        return prediction, self.inputs, self.shape, self.classes, self.outputs, self.c, self._sign_and_scale
 
     @property
     def _sign_and_scale(self) -> tuple[bool, bool, bool]:
@@ -272,7 +273,7 @@ class Probing(Instruction):
         return f"{self.product.ptx}, probes"
 
     @cached_property
-    def _cases(self) -> list[tuple[Trial, Codes, Codes]]:
+    def trials(self) -> list[tuple[Trial, Codes, Codes]]:
         return list(cases(self.product))
 
     @property
@@ -283,7 +284,7 @@ class Probing(Instruction):
     @property
     def chunks_in_all(self) -> int:
         """See Part."""
-        return len(self._cases)
+        return len(self.trials)
 
     def cover(self, coverage: Coverage) -> Coverage:
         """Always all: they are few."""
@@ -299,7 +300,7 @@ class Probing(Instruction):
 
     def operands(self, chunks: Numbers) -> Operands:
         """See Instruction."""
-        chosen = [self._cases[number] for number in chunks]
+        chosen = [self.trials[number] for number in chunks]
         m, n, k = self.product.m, self.product.n, self.product.k
         a = np.stack([np.broadcast_to(row, (m, k)) for _, row, _ in chosen])
         b = np.stack([np.broadcast_to(column, (n, k)) for _, _, column in chosen])
@@ -320,7 +321,7 @@ class Probing(Instruction):
         if prediction is not None:
             given = self.operands(chunks)
             return multiplied(prediction.engine, given.a, given.b, given.c).reshape(-1)
-        bits = [self._cases[number][0].probe.predicted for number in chunks]
+        bits = [self.trials[number][0].probe.predicted for number in chunks]
         return np.repeat(np.array(bits, self.holder.code_dtype), self.tile)
 
     def replay_key(self, prediction: Prediction | None) -> Hashable:
@@ -330,11 +331,11 @@ class Probing(Instruction):
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The probes' names."""
-        return tuple(dict.fromkeys(trial.probe.name for trial, _, _ in self._cases))
+        return tuple(dict.fromkeys(trial.probe.name for trial, _, _ in self.trials))
 
     def classify(self, numbers: Numbers) -> NDArray[np.uint8]:
         """See Part."""
-        of_case = np.array([self.classes.index(trial.probe.name) for trial, _, _ in self._cases], np.uint8)
+        of_case = np.array([self.classes.index(trial.probe.name) for trial, _, _ in self.trials], np.uint8)
         return np.asarray(of_case[numbers // self.tile])
 
 
