@@ -11,9 +11,9 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from fpemu import reference
-from fpemu.engines.model import BlockSum, Engine
+from fpemu.engines.model import BlockSum, Chain, Engine
 from fpemu.formats import FloatFormat
-from fpemu.policies import Cast
+from fpemu.policies import Cast, Rounding
 
 
 class Number(NamedTuple):
@@ -125,13 +125,16 @@ def dot(
     a, b: codes of the engine's formats, equally many. c: a code of its accumulator.
     a_scales, b_scales: codes of block scales, for engines that have them.
 
-    Raises ValueError for an engine that is no tensor core (``fpemu.reference`` defines those).
+    Raises ValueError for operands that are not equally long, and for engines that this does not define: libraries, and accumulators that
+    do not go from one product to the next or round at random.
     """
     rule = engine.arithmetic
-    if not isinstance(rule, BlockSum):
-        raise ValueError(f"{engine.name} is no tensor core")
     if len(a) != len(b):
         raise ValueError(f"a and b must be equally long, not {len(a)} and {len(b)}")
+    if isinstance(rule, Chain) and rule.order == "sequential" and rule.cast.rounding is not Rounding.STOCHASTIC:
+        return _chain(a, b, c, engine, rule)
+    if not isinstance(rule, BlockSum):
+        raise ValueError(f"{engine.name} is not defined here")
     nan_code = engine.result.canonical_nan(False)
     assert nan_code is not None
     mask = ~((1 << engine.ignored_bits) - 1)
@@ -198,3 +201,40 @@ def _scaled(products: list[Operand], engine: Engine, a_scales: Sequence[int], b_
             significand = int(whole) * scale.significand
             result.append(Number(significand, scale.exponent, 2 * places + scale.places, significand == 0))
     return result
+
+
+# ---- ordinary accumulators ------------------------------------------------------------------------------------------
+def _chain(a: Sequence[int], b: Sequence[int], c: int, engine: Engine, rule: Chain) -> int:
+    """One addition after another, each rounded once; products exact, or rounded first."""
+    to = engine.result
+    total = reference.value(c, engine.accumulator)
+    for x, y in zip(a, b, strict=True):
+        term = _times(reference.value(x, engine.a), reference.value(y, engine.b))
+        if not rule.fused:
+            term = reference.value(reference.encode(term, to), engine.accumulator)
+        total = reference.value(reference.encode(_plus(total, term, to.rounding is Rounding.DOWN), to), engine.accumulator)
+    return reference.encode(total, to)
+
+
+def _times(x: reference.Real, y: reference.Real) -> reference.Real:
+    """The exact product (IEEE 754, 6.3: its sign is that of both signs)."""
+    if _is_number(x) and _is_number(y):
+        exact = Fraction(x) * Fraction(y)
+        return exact if exact else (-0.0 if reference.is_negative(x) != reference.is_negative(y) else Fraction(0))
+    signs = [v if isinstance(v, float) and not _is_number(v) else float((v > 0) - (v < 0)) for v in (x, y)]
+    return signs[0] * signs[1]
+
+
+def _plus(x: reference.Real, y: reference.Real, down: bool) -> reference.Real:
+    """The exact sum (IEEE 754, 6.3: of numbers that cancel +0, rounding down -0)."""
+    if _is_number(x) and _is_number(y):
+        exact = Fraction(x) + Fraction(y)
+        if exact:
+            return exact
+        negative = [reference.is_negative(v) for v in (x, y)]
+        return -0.0 if all(negative) or (down and any(v != 0 for v in (x, y))) or (down and any(negative)) else Fraction(0)
+    return float("nan") if any(v != v for v in (x, y)) else sum(float(v) for v in (x, y) if not _is_number(v))
+
+
+def _is_number(x: reference.Real) -> bool:
+    return not isinstance(x, float) or math.isfinite(x)

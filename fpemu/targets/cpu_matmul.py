@@ -247,6 +247,29 @@ def grouped_driver(length: int, group: int, paired: bool) -> Driver:
     return compiled(grouped_loop, (length, group, paired), *arguments)
 
 
+# (Not closures of the drivers, which would then be found in no cache.)
+@kernel
+def _step(x, a, b, grid, machine, fused, reaches, bounded):
+    """One step of a chain; the flags are known when a driver is compiled."""
+    if machine:
+        return fused_multiply_add(a, b, x) if fused else type(x)(x + type(x)(a * b))
+    p, q, total = np.float64(a), np.float64(b), np.float64(x)  # (which they are: this branch must have a type for float32 too)
+    return accumulate(total, p, q, grid, reaches, bounded) if fused else accumulate_rounded(total, p, q, grid, bounded)
+
+
+@kernel
+def _short_step(x, a, b, doubt, drop, fused):
+    """One step in float32, and whether one so far is in doubt."""
+    y = np.float32(a * b)
+    if fused:
+        total = fused_multiply_add(a, b, x)
+        doubt = np.uint32(doubt | np.uint32(is_sum_in_doubt(total, x, y, drop)))
+    else:
+        total = np.float32(x + shortened(y, drop))
+        doubt = np.uint32(doubt | np.uint32(is_product_in_doubt(y)))
+    return shortened(total, drop), doubt
+
+
 @made_once
 def chain_driver(kind: str, bounded: bool = False) -> Driver:
     """``driver(a, b, totals, numbers)``: add the products of opened panels to accumulators, one after another along k.
@@ -258,12 +281,6 @@ def chain_driver(kind: str, bounded: bool = False) -> Driver:
     unroll = 2
     machine, fused, reaches = kind.startswith("float"), not kind.endswith("rounded"), kind == "reaching"
     lane, number = (FLOAT32, np.float32) if kind.startswith("float32") else (FLOAT64, np.float64)
-
-    @kernel
-    def step(x, a, b, grid):
-        if machine:
-            return fused_multiply_add(a, b, x) if fused else number(x + number(a * b))
-        return accumulate(x, a, b, grid, reaches, bounded) if fused else accumulate_rounded(x, a, b, grid, bounded)
 
     def chain_loop(av, bv, totals, numbers):
         grid = _thaw_grid(numbers, 0)
@@ -279,14 +296,18 @@ def chain_driver(kind: str, bounded: bool = False) -> Driver:
                         w, x, y, z = p[j], q[j], r[j], s[j]
                         for k in range(unroll):
                             b = panel[k, j]
-                            w, x = step(w, rows[0, k], b, grid), step(x, rows[1, k], b, grid)
-                            y, z = step(y, rows[2, k], b, grid), step(z, rows[3, k], b, grid)
+                            w = number(_step(w, rows[0, k], b, grid, machine, fused, reaches, bounded))
+                            x = number(_step(x, rows[1, k], b, grid, machine, fused, reaches, bounded))
+                            y = number(_step(y, rows[2, k], b, grid, machine, fused, reaches, bounded))
+                            z = number(_step(z, rows[3, k], b, grid, machine, fused, reaches, bounded))
                         p[j], q[j], r[j], s[j] = w, x, y, z
                 else:
                     for k in range(k0, depth):
                         for row in range(i, i + CHAINS):
                             for j in range(COLUMNS):
-                                totals[row, j] = step(totals[row, j], av[row, k], bv[k, j], grid)
+                                totals[row, j] = _step(
+                                    totals[row, j], av[row, k], bv[k, j], grid, machine, fused, reaches, bounded
+                                )
 
     numbers = types.Array(FLOAT64, 1, "C", readonly=True)
     arguments = (panel(lane), panel(lane), panel(lane), numbers)
@@ -300,17 +321,6 @@ def short_chain_driver(drop: int, fused: bool) -> Driver:
     Two steps at a time in float32; where one of them is in doubt, both again in float64.
     """
     unroll = 2
-
-    @kernel
-    def step(x, a, b, doubt):
-        y = np.float32(a * b)
-        if fused:
-            total = fused_multiply_add(a, b, x)
-            doubt = np.uint32(doubt | np.uint32(is_sum_in_doubt(total, x, y, drop)))
-        else:
-            total = np.float32(x + shortened(y, drop))
-            doubt = np.uint32(doubt | np.uint32(is_product_in_doubt(y)))
-        return shortened(total, drop), doubt
 
     def short_chain_loop(av, bv, totals, numbers):
         grid = _thaw_grid(numbers, 0)
@@ -327,7 +337,7 @@ def short_chain_driver(drop: int, fused: bool) -> Driver:
                         for row in range(CHAINS):
                             x = before[row, j]
                             for k in range(unroll):
-                                x, doubt = step(x, rows[row, k], panel[k, j], doubt)
+                                x, doubt = _short_step(x, rows[row, k], panel[k, j], doubt, drop, fused)
                             after[row, j] = x
                 if doubt == np.uint32(0):
                     before[:] = after

@@ -124,9 +124,12 @@ def _numbers(engine: Engine) -> Array:
     return loops.block_numbers(rule.fraction_bits, rule.zero_exponent, *grids)
 
 
-def _unroll(length: int) -> int:
-    """Products that a loop takes at once: sixteen of 25 fraction bits still add up in an int32."""
-    return min(length, 16)
+def _unroll(length: int, paired: bool) -> int:
+    """Products that a loop takes at once: sixteen of 25 fraction bits still add up in an int32.
+
+    (Fewer for pairs, which are compute-bound no more than opening their operands is: one driver serves all lengths.)
+    """
+    return 4 if paired else min(length, 16)
 
 
 def is_narrow(a: Opened, b: Opened, fraction_bits: int) -> bool:
@@ -178,7 +181,7 @@ def _tile(engine: Engine, task: Task, paired: bool) -> None:
             driver(*operands, totals, engine.scaling.block, numbers)
         else:
             driver = loops.block_sum_driver(
-                _unroll(rule.length), rule.rounding is Rounding.NEAREST_EVEN, scaling is not None, paired
+                _unroll(rule.length, paired), rule.rounding is Rounding.NEAREST_EVEN, scaling is not None, paired
             )
             driver(*operands, sums, totals, rule.length, rule.span // rule.length, narrow, numbers)
     task.out[...] = encode(totals[:, :columns], engine.result)
