@@ -20,7 +20,7 @@ from analysis.gpu import recording as recordings
 from analysis.gpu import tensor_cores, tiles
 from analysis.gpu.compare import DIFFERS, IDENTICAL, NAN_CODES, Comparison, compare, tidy
 from analysis.gpu.driver import DriverError
-from analysis.gpu.engines import CHIPS, engine_of
+from analysis.gpu.engines import CHIPS, engine_of, multiplied
 from analysis.gpu.inputs import EVERYTHING, Codes, Coverage
 from analysis.gpu.kinds import CONVERSIONS, TENSOR_CORES
 from analysis.gpu.multiply import MMA, WGMMA, Product
@@ -284,6 +284,16 @@ def test_wrong_instructions_are_refused() -> None:
         facts = {"family": MMA, "n": 8, "k": 16, "a": "fp16", "b": "fp16", "accumulator": "fp32", **wrong}
         with pytest.raises(ValueError, match=message):
             Product(**facts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tiles", [1, 7, 8, 9, 17])
+def test_tiles_beside_one_another_do_not_mix(tiles: int) -> None:
+    """Predictions put tiles along the diagonal of larger products; NaNs and infinities stay where they belong."""
+    shape = SHAPES["bf16"]
+    given = operands_of(shape, "specials", np.arange(tiles))
+    engine = "hopper.mma.bf16.fp32"
+    one_by_one = [matmul(given.a[i], given.b[i].T, given.c[i], engine=engine) for i in range(tiles)]
+    assert np.array_equal(multiplied(engine, given.a, given.b, given.c), np.stack(one_by_one))
 
 
 # ---- probes ---------------------------------------------------------------------------------------------------------

@@ -43,6 +43,34 @@ def engine_of(product: Product, chip: str) -> str:
     return name
 
 
+_ROWS = 128  # of the blocks that ``matmul`` works on
+
+
 def multiplied(engine: str, a: Codes, b: Codes, c: Codes, promote_every: int | None = None) -> Codes:
-    """``a b + c`` of tiles by an engine: a (tiles, m, k), b (tiles, n, k), c (tiles, m, n); codes."""
-    return np.asarray(fpemu.matmul(a, b.swapaxes(1, 2), c, engine=engine, promote_every=promote_every))
+    """``a b + c`` of tiles by an engine: a (tiles, m, k), b (tiles, n, k), c (tiles, m, n); codes.
+
+    As many tiles as fill a block lie along the diagonal of one product, and what lies beside the diagonal is thrown away:
+    several times faster than tile by tile, for an output depends on its own row and column alone.
+    """
+    tiles, m, n = c.shape
+    side = max(_ROWS // m, 1)
+    wide = tiles // side if side > 1 else 0
+    whole, place = wide * side, np.arange(side)
+    out = np.empty_like(c, order="C")
+    if wide:
+        blocks = np.zeros((wide, side, m, side, n), c.dtype)
+        blocks[:, place, :, place, :] = c[:whole].reshape(wide, side, m, n).swapaxes(0, 1)
+        columns = b[:whole].reshape(wide, side * n, -1).swapaxes(1, 2)
+        got = fpemu.matmul(
+            a[:whole].reshape(wide, side * m, -1),
+            columns,
+            blocks.reshape(wide, side * m, side * n),
+            engine=engine,
+            promote_every=promote_every,
+        )
+        diagonal = got.reshape(blocks.shape)[:, place, :, place, :]
+        out[:whole] = diagonal.swapaxes(0, 1).reshape(whole, m, n)
+    if whole < tiles:
+        rest = b[whole:].swapaxes(1, 2)
+        out[whole:] = fpemu.matmul(a[whole:], rest, c[whole:], engine=engine, promote_every=promote_every)
+    return out
