@@ -149,7 +149,7 @@ class Multiplication(Instruction):
         words += [
             text
             for text, applies in (
-                (f"promoted every {self.product.promote}", self.product.promote),
+                (f"promoted every {self.product.promote * self.product.k}", self.product.promote),
                 ("A from registers", self.product.from_registers),
                 ("scale-d 0", not self.product.scale_d),
                 ("imm-scale-a -1", self.product.negate_a),
