@@ -34,7 +34,11 @@ def defined(engine: Engine, a: Array, b: Array, c: Array | None, **blocks: Array
     rows, columns = a.shape[0], b.shape[1]
     result = np.zeros((rows, columns), engine.accumulator.code_dtype)
     for i, j in np.ndindex(rows, columns):
-        along = {} if not blocks else {"a_scales": blocks["a_scales"][i].tolist(), "b_scales": blocks["b_scales"][:, j].tolist()}
+        along = (
+            {}
+            if not blocks
+            else {"a_scales": blocks["a_scales"][i].tolist(), "b_scales": blocks["b_scales"][:, j].tolist()}
+        )
         start = 0 if c is None else int(c[i, j])
         result[i, j] = definition.dot(a[i].tolist(), b[:, j].tolist(), start, engine, **along)
     return result
@@ -59,15 +63,14 @@ def generator(*facts: object) -> np.random.Generator:
 
 # ---- the catalogue --------------------------------------------------------------------------------------------------
 def test_every_name_says_what_the_engine_takes() -> None:
-    short = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
     for name, engine in ENGINES.items():
         assert name == engine.name
         assert ENGINES[f" {name.upper()} "] is engine
         if isinstance(engine.arithmetic, BlockSum):
             parts = name.split(".")
-            a, b = ("tf32" if engine.ignored_bits else short.get(x.name, x.name[-6:].strip("_fnu") if 0 else _short(x)) for x in (engine.a, engine.b))
+            a, b = ("tf32" if engine.ignored_bits else _short(x) for x in (engine.a, engine.b))
             assert parts[2] == (a if a == b else f"{a}x{b}")
-            assert parts[-1] == short[engine.accumulator.name]
+            assert parts[-1] == _short(engine.accumulator)
             assert engine.sources
             assert engine.evidence
 
@@ -128,7 +131,10 @@ def vectors() -> Iterator[tuple[str, str, str]]:
                 yield f"{gpu}_{kind}", f"{chip}.{'wgmma' if wide else 'mma'}.{kind.lower()}.{accumulator}", accumulator
 
 
-@pytest.mark.skipif(VECTORS is None, reason="FPEMU_GPU_VECTORS names no folder with vectors of real chips (README: where they come from)")
+@pytest.mark.skipif(
+    VECTORS is None,
+    reason="FPEMU_GPU_VECTORS names no folder with vectors of real chips (README: where they come from)",
+)
 def test_real_chips() -> None:
     """Every row of every file, and of each file some through a matrix product of another shape."""
     rows = 0
@@ -140,7 +146,10 @@ def test_real_chips() -> None:
             if f"d_{accumulator}" not in data:
                 continue
             engine = ENGINES[name]
-            a, b, c = (fp.encode(data[key].view(np.float32), of) for key, of in zip("abc", (engine.a, engine.b, engine.accumulator), strict=True))
+            a, b, c = (
+                fp.encode(data[key].view(np.float32), of)
+                for key, of in zip("abc", (engine.a, engine.b, engine.accumulator), strict=True)
+            )
             wanted = fp.encode(data[f"d_{accumulator}"].view(np.float32), engine.accumulator)
         if ".wgmma." in name:
             c = np.zeros_like(c)
@@ -158,7 +167,11 @@ def _some(names: list[str]) -> list[Any]:
     seen, result = set(), []
     for name in names:
         engine = ENGINES[name]
-        facts = (replace(engine.arithmetic, grid=engine.accumulator) if isinstance(engine.arithmetic, BlockSum) else name, engine.a.code_dtype, engine.scaling)
+        facts = (
+            replace(engine.arithmetic, grid=engine.accumulator) if isinstance(engine.arithmetic, BlockSum) else name,
+            engine.a.code_dtype,
+            engine.scaling,
+        )
         result.append(pytest.param(name, marks=[pytest.mark.exhaustive] if facts in seen else []))
         seen.add(facts)
     return result
@@ -199,38 +212,70 @@ def test_chains(name: str) -> None:
 
 def test_a_tiny_accumulator_decides_a_tie() -> None:
     """The case of kernels/chain.py: a product half way between two BF16 values, beside what float64 would lose."""
-    one, half_ulp = 1.0, 2.0**-8
-    for c, wanted in ((2.0**-80, 1 + 2.0**-7), (0.0, 1.0), (-(2.0**-80), 1.0)):
-        start = fp.encode(np.array([[c]]), "bf16")
-        product = (one + half_ulp) / 1.5, 1.5  # no two BF16 values have the product 1 + 2^-8 but these
-        a, b = np.array([[257 / 256]]), np.array([[1.0]])
-        del product
-        engine = chain("bf16", "fp16")
-        codes = matmul(fp.encode(a, "fp16"), fp.encode(b, "fp16"), start, engine=engine)
-        assert fp.decode(codes, "bf16") == wanted
+    a, b = np.array([[1 + 2.0**-8]]), np.array([[1.0]])
+    for inputs in ("fp16", "fp32"):  # the second by no fast loop
+        engine = chain("bf16", inputs)
+        for c, wanted in ((2.0**-80, 1 + 2.0**-7), (0.0, 1.0), (-(2.0**-80), 1.0)):
+            assert matmul(a, b, np.array([[c]]), engine=engine) == wanted
+    # The products of two BF16 values that are midpoints, over the binades.
+    rng = generator("ties")
+    x = 1 + rng.integers(0, 128, 40_000) / 128
+    y = 1 + rng.integers(0, 128, 40_000) / 128
+    tie = fp.quantize(x * y, "bf16") != x * y
+    x, y = x[tie][:400], y[tie][:400]
+    engine = ENGINES["bf16"]
+    c = fp.encode(rng.choice([2.0**-60, -(2.0**-60), 2.0**-20, 0.0], 400), "bf16")
+    codes = fp.encode(x, "bf16"), fp.encode(y, "bf16")
+    got = matmul(codes[0][:, None, None], codes[1][:, None, None], c[:, None, None], engine=engine)
+    wanted = [
+        definition.dot([p], [q], int(r), engine)
+        for p, q, r in zip(*(x.tolist() for x in codes), c.tolist(), strict=True)
+    ]
+    assert got.reshape(-1).tolist() == wanted
 
 
-def test_both_lanes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+LANES = [
+    "hopper.wgmma.fp16.fp32",
+    "ampere.mma.bf16.fp32",
+    "b200.tcgen05.e4m3.fp32",
+    "hopper.mma.e5m2.fp16",
+    "b200.tcgen05.e5m2xe2m3.mxf8f6f4.fp32",
+]
+
+
+@pytest.mark.parametrize("name", LANES)
+def test_both_lanes_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loops in float32 and int32 lanes, where operands allow them, and those in float64."""
-    rng = generator("lanes")
-    for name in ("hopper.wgmma.fp16.fp32", "ampere.mma.bf16.fp32", "b200.tcgen05.e4m3.fp32", "hopper.mma.e5m2.fp16", "b200.tcgen05.e5m2xe2m3.mxf8f6f4.fp32"):
-        engine = ENGINES[name]
-        a, b = draw("normal", rng, engine.a, (40, 300)), draw("normal", rng, engine.b, (300, 150))
-        blocks = scales(rng, engine, 40, 150, 300)
-        with monkeypatch.context() as patched:
-            chosen: list[bool] = []
-            narrow = host_matmul.is_narrow
-            patched.setattr(host_matmul, "is_narrow", lambda *facts: chosen.append(narrow(*facts)) or chosen[-1])
-            fast = matmul(a, b, engine=engine, **blocks)
-            assert any(chosen), name
-            patched.setattr(host_matmul, "is_narrow", lambda *facts: False)
-            assert np.array_equal(fast, matmul(a, b, engine=engine, **blocks)), name
+    engine, rng = ENGINES[name], generator("lanes", name)
+    a, b = draw("normal", rng, engine.a, (40, 300)), draw("normal", rng, engine.b, (300, 150))
+    blocks = scales(rng, engine, 40, 150, 300)
+    if blocks:
+        blocks = {key: np.full_like(x, fp.encode(1.0, "e8m0")) for key, x in blocks.items()}
+    chosen: list[bool] = []
+
+    def noted(*facts: Any) -> bool:
+        chosen.append(is_narrow(*facts))
+        return chosen[-1]
+
+    is_narrow = host_matmul.is_narrow
+    monkeypatch.setattr(host_matmul, "is_narrow", noted)
+    fast = matmul(a, b, engine=engine, **blocks)
+    assert any(chosen)
+    monkeypatch.setattr(host_matmul, "is_narrow", lambda *facts: False)
+    assert np.array_equal(fast, matmul(a, b, engine=engine, **blocks))
 
 
 # ---- arrays ---------------------------------------------------------------------------------------------------------
 def test_layouts_batches_and_threads(threads: None) -> None:
     rng = generator("layouts")
-    for name in ("hopper.wgmma.fp16.fp32", "hopper.mma.e4m3.fp16", "fp16", "bf16", "fp32", "b200.tcgen05.e2m1.nvf4.fp32"):
+    for name in (
+        "hopper.wgmma.fp16.fp32",
+        "hopper.mma.e4m3.fp16",
+        "fp16",
+        "bf16",
+        "fp32",
+        "b200.tcgen05.e2m1.nvf4.fp32",
+    ):
         engine = ENGINES[name]
         a, b = draw("finite", rng, engine.a, (2, 1, 150, 70)), draw("finite", rng, engine.b, (3, 70, 140))
         c = draw("finite", rng, engine.accumulator, (2, 3, 150, 140))
@@ -253,14 +298,22 @@ def test_layouts_batches_and_threads(threads: None) -> None:
 def test_a_stack_of_dot_products_is_their_matrix() -> None:
     """Many small matrices run as pairs, a lane each."""
     rng = generator("pairs")
-    for name in ("ampere.mma.fp16.fp32", "hopper.mma.e4m3.fp32", "b200.tcgen05.e4m3.mxf8f6f4.fp32", "b200.tcgen05.e2m1.nvf4.fp32"):
+    for name in (
+        "ampere.mma.fp16.fp32",
+        "hopper.mma.e4m3.fp32",
+        "b200.tcgen05.e4m3.mxf8f6f4.fp32",
+        "b200.tcgen05.e2m1.nvf4.fp32",
+    ):
         engine = ENGINES[name]
         a, b = draw("raw", rng, engine.a, (600, 2, 50)), draw("raw", rng, engine.b, (600, 50, 1))
         c = draw("raw", rng, engine.accumulator, (600, 2, 1))
         blocks = {}
         if engine.scaling is not None:
             count = -(-50 // engine.scaling.block)
-            blocks = {"a_scales": draw("raw", rng, engine.scaling.format, (600, 2, count)), "b_scales": draw("raw", rng, engine.scaling.format, (600, count, 1))}
+            blocks = {
+                "a_scales": draw("raw", rng, engine.scaling.format, (600, 2, count)),
+                "b_scales": draw("raw", rng, engine.scaling.format, (600, count, 1)),
+            }
         whole = matmul(a, b, c, engine=engine, **blocks)
         assert host_matmul._is_paired(whole.shape)
         for i in range(0, 600, 37):
@@ -271,7 +324,13 @@ def test_a_stack_of_dot_products_is_their_matrix() -> None:
 def test_values_are_rounded_to_the_inputs_first() -> None:
     rng = generator("values")
     x, y = rng.standard_normal((20, 30)), rng.standard_normal((30, 10)).astype(np.float32)
-    for name in ("hopper.wgmma.e4m3.fp32", "hopper.wgmma.tf32.fp32", "ampere.mma.fp16.fp16", "bf16", "ampere.mma.fp64.fp64"):
+    for name in (
+        "hopper.wgmma.e4m3.fp32",
+        "hopper.wgmma.tf32.fp32",
+        "ampere.mma.fp16.fp16",
+        "bf16",
+        "ampere.mma.fp64.fp64",
+    ):
         engine = ENGINES[name]
         values = matmul(x, y, engine=engine)
         assert values.dtype == (np.float64 if "fp64" in name else np.float32)
@@ -351,5 +410,7 @@ def test_a_sum_of_fp8_products_sticks() -> None:
 def test_one_probe_tells_generations_apart() -> None:
     """FTTN (arXiv 2403.00232), their probe of how many bits survive below the largest exponent, in our own numbers."""
     a, b = np.array([[1, 2.0**-12, -1]]), np.array([[1], [2.0**-13], [1]])
-    kept = {name: matmul(a, b, engine=f"{name}.fp16.fp32").item() for name in ("volta.mma", "ampere.mma", "hopper.wgmma")}
+    kept = {
+        name: matmul(a, b, engine=f"{name}.fp16.fp32").item() for name in ("volta.mma", "ampere.mma", "hopper.wgmma")
+    }
     assert kept == {"volta.mma": 0.0, "ampere.mma": 0.0, "hopper.wgmma": 2.0**-25}

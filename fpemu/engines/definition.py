@@ -212,7 +212,9 @@ def _chain(a: Sequence[int], b: Sequence[int], c: int, engine: Engine, rule: Cha
         term = _times(reference.value(x, engine.a), reference.value(y, engine.b))
         if not rule.fused:
             term = reference.value(reference.encode(term, to), engine.accumulator)
-        total = reference.value(reference.encode(_plus(total, term, to.rounding is Rounding.DOWN), to), engine.accumulator)
+        total = reference.value(
+            reference.encode(_plus(total, term, to.rounding is Rounding.DOWN), to), engine.accumulator
+        )
     return reference.encode(total, to)
 
 
@@ -232,7 +234,9 @@ def _plus(x: reference.Real, y: reference.Real, down: bool) -> reference.Real:
         if exact:
             return exact
         negative = [reference.is_negative(v) for v in (x, y)]
-        return -0.0 if all(negative) or (down and any(v != 0 for v in (x, y))) or (down and any(negative)) else Fraction(0)
+        return (
+            -0.0 if all(negative) or (down and any(v != 0 for v in (x, y))) or (down and any(negative)) else Fraction(0)
+        )
     return float("nan") if any(v != v for v in (x, y)) else sum(float(v) for v in (x, y) if not _is_number(v))
 
 

@@ -13,17 +13,16 @@ from numba import types
 
 from fpemu.kernels.block_sum import ABSENT, aligned, aligned32, rounded, top_power, unit_of
 from fpemu.kernels.chain import accumulate, accumulate_rounded
-from fpemu.kernels.decode import decode
 from fpemu.kernels.fused import fused_multiply_add
 from fpemu.kernels.grid import Grid, nearest_even, within
 from fpemu.kernels.jit import kernel
-from fpemu.kernels.short_float32 import is_product_in_doubt, is_sum_in_doubt, shortened
+from fpemu.kernels.operand import SPECIAL, opened
+from fpemu.kernels.short_float32 import short_step, sure_step
 from fpemu.targets.cpu import TYPES as CODE_TYPES
 from fpemu.targets.cpu import Driver, compiled, made_once, read_only, thaw_decode
 
 COLUMNS = 128  # of a tile
 CHAINS = 4  # rows of accumulators that run side by side
-SPECIAL = ABSENT - 1  # the exponent of NaN and infinity
 LARGEST_UNIT = 2.0**100  # in float32 lanes: products that exist are not so small that they would need a larger one
 
 FLOAT32, FLOAT64, INT16 = types.float32, types.float64, types.int16
@@ -39,13 +38,15 @@ class Block(NamedTuple):
 
 
 @kernel
-def _thaw_grid(numbers, k):
+def thaw_grid(numbers, k):
+    """A grid from its four numbers, from the k-th on."""
     return Grid(np.int64(numbers[k]), numbers[k + 1], numbers[k + 2], numbers[k + 3])
 
 
 @kernel
-def _thaw_block(numbers, nearest):
-    return Block(np.int64(numbers[0]), np.int64(numbers[1]), _thaw_grid(numbers, 2), nearest)
+def thaw_block(numbers, nearest):
+    """A block from its six numbers."""
+    return Block(np.int64(numbers[0]), np.int64(numbers[1]), thaw_grid(numbers, 2), nearest)
 
 
 def block_numbers(
@@ -72,12 +73,8 @@ def opening_driver(code_dtype: np.dtype) -> Driver:
         rows, columns = codes.shape
         for p in range(rows):
             for q in range(columns):
-                bits = decode(np.uint32(np.uint32(codes[p, q]) & mask), spec, 31)
-                magnitude = np.uint32(bits & np.uint32(0x7FFFFFFF))
-                exponent = max(np.int32(np.int32(magnitude >> np.uint32(23)) - np.int32(127)), np.int32(emin))
-                exponent = np.int32(ABSENT) if magnitude == np.uint32(0) else exponent
-                exponent = np.int32(SPECIAL) if magnitude >= np.uint32(0x7F800000) else exponent
-                values[p, q] = np.uint32(bits).view(np.float32)
+                value, exponent = opened(codes[p, q], mask, emin, spec)
+                values[p, q] = value
                 exponents[p, q] = np.int16(exponent)
             for q in range(columns, values.shape[1]):
                 values[p, q] = np.float32(0)
@@ -112,7 +109,7 @@ def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> 
     """
 
     def block_sum_loop(av, ae, bv, be, asv, ase, bsv, bse, sums, totals, length, span, narrow, numbers):
-        block, totals_grid = _thaw_block(numbers, nearest), _thaw_grid(numbers, 6)
+        block, totals_grid = thaw_block(numbers, nearest), thaw_grid(numbers, 6)
         rows = totals.shape[0]
         top = np.empty(COLUMNS, np.int16)
         w = np.empty(COLUMNS, np.float64)
@@ -194,7 +191,7 @@ def grouped_driver(length: int, group: int, paired: bool) -> Driver:
     groups = length // group
 
     def grouped_loop(av, ae, bv, be, asv, ase, bsv, bse, totals, per_scale, numbers):
-        block = _thaw_block(numbers, False)
+        block = thaw_block(numbers, False)
         rows = totals.shape[0]
         terms = np.empty((groups, COLUMNS), np.float64)
         exponents = np.empty((groups, COLUMNS), np.int16)
@@ -253,21 +250,12 @@ def _step(x, a, b, grid, machine, fused, reaches, bounded):
     """One step of a chain; the flags are known when a driver is compiled."""
     if machine:
         return fused_multiply_add(a, b, x) if fused else type(x)(x + type(x)(a * b))
-    p, q, total = np.float64(a), np.float64(b), np.float64(x)  # (which they are: this branch must have a type for float32 too)
+    p, q, total = (
+        np.float64(a),
+        np.float64(b),
+        np.float64(x),
+    )  # (which they are: this branch must have a type for float32 too)
     return accumulate(total, p, q, grid, reaches, bounded) if fused else accumulate_rounded(total, p, q, grid, bounded)
-
-
-@kernel
-def _short_step(x, a, b, doubt, drop, fused):
-    """One step in float32, and whether one so far is in doubt."""
-    y = np.float32(a * b)
-    if fused:
-        total = fused_multiply_add(a, b, x)
-        doubt = np.uint32(doubt | np.uint32(is_sum_in_doubt(total, x, y, drop)))
-    else:
-        total = np.float32(x + shortened(y, drop))
-        doubt = np.uint32(doubt | np.uint32(is_product_in_doubt(y)))
-    return shortened(total, drop), doubt
 
 
 @made_once
@@ -283,7 +271,7 @@ def chain_driver(kind: str, bounded: bool = False) -> Driver:
     lane, number = (FLOAT32, np.float32) if kind.startswith("float32") else (FLOAT64, np.float64)
 
     def chain_loop(av, bv, totals, numbers):
-        grid = _thaw_grid(numbers, 0)
+        grid = thaw_grid(numbers, 0)
         depth = av.shape[1]
         whole = depth // unroll * unroll
         # Four rows at a time: a step waits for the one before it, but rows do not wait for each other.
@@ -323,7 +311,7 @@ def short_chain_driver(drop: int, fused: bool) -> Driver:
     unroll = 2
 
     def short_chain_loop(av, bv, totals, numbers):
-        grid = _thaw_grid(numbers, 0)
+        grid = thaw_grid(numbers, 0)
         depth = av.shape[1]
         after = np.empty((CHAINS, COLUMNS), np.float32)
         for i in range(0, totals.shape[0], CHAINS):
@@ -337,7 +325,8 @@ def short_chain_driver(drop: int, fused: bool) -> Driver:
                         for row in range(CHAINS):
                             x = before[row, j]
                             for k in range(unroll):
-                                x, doubt = _short_step(x, rows[row, k], panel[k, j], doubt, drop, fused)
+                                x, doubtful = short_step(x, rows[row, k], panel[k, j], drop, fused)
+                                doubt = np.uint32(doubt | np.uint32(doubtful))
                             after[row, j] = x
                 if doubt == np.uint32(0):
                     before[:] = after
@@ -347,11 +336,7 @@ def short_chain_driver(drop: int, fused: bool) -> Driver:
                             a = np.float64(av[i + row, k])
                             for j in range(COLUMNS):
                                 x, b = np.float64(before[row, j]), np.float64(bv[k, j])
-                                if fused:
-                                    x = accumulate(x, a, b, grid, True, False)
-                                else:
-                                    x = accumulate_rounded(x, a, b, grid, False)
-                                before[row, j] = np.float32(x)
+                                before[row, j] = np.float32(sure_step(x, a, b, grid, fused))
 
     numbers = types.Array(FLOAT64, 1, "C", readonly=True)
     return compiled(short_chain_loop, (drop, fused), panel(FLOAT32), panel(FLOAT32), panel(FLOAT32), numbers)

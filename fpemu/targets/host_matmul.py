@@ -18,10 +18,11 @@ from fpemu.engines.model import BlockSum, Chain, Engine, Scaling, Wide
 from fpemu.formats import FLOAT32_EMIN, FORMATS, FloatFormat
 from fpemu.kernels.block_sum import ABSENT
 from fpemu.kernels.grid import Grid
+from fpemu.kernels.operand import SPECIAL
 from fpemu.kernels.spec import LANE32, decode_spec
 from fpemu.policies import Cast, Rounding
 from fpemu.targets import cpu_matmul as loops
-from fpemu.targets.cpu_matmul import COLUMNS, SPECIAL
+from fpemu.targets.cpu_matmul import COLUMNS
 from fpemu.targets.threads import map_parts
 
 Bits = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
@@ -201,6 +202,48 @@ def _permuted(codes: Bits, axis: int, places: Array, whole: int) -> Bits:
 
 
 # ---- ordinary accumulators ------------------------------------------------------------------------------------------
+class ChainKind(NamedTuple):
+    """How a Chain runs where it runs fast, on any machine.
+
+    Attributes
+    ----------
+    name: what ``chain_driver`` calls it, or ``short fused``, ``short rounded``.
+    drop: of short kinds, the bits of float32 that the accumulator lacks.
+    """
+
+    name: str
+    drop: int = 0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the accumulators between steps."""
+        return np.dtype(np.float32 if self.name.startswith(("float32", "short")) else np.float64)
+
+
+@lru_cache(maxsize=256)
+def chain_kind(engine: Engine) -> ChainKind | None:
+    """The kind of an engine with an accumulator, where it is a fast one: those to nearest even, in order."""
+    rule, to = engine.arithmetic, engine.accumulator
+    assert isinstance(rule, Chain)
+    kind = "fused" if rule.fused else "rounded"
+    if isinstance(to, Wide):
+        return ChainKind(f"float64 {kind}")
+    factors = engine.a.precision + engine.b.precision
+    if rule.order != "sequential" or rule.cast != Cast(to) or not _is_ieee(to):
+        return None
+    if not all(isinstance(x, FloatFormat) and FORMATS["float32"].holds(x) for x in (engine.a, engine.b, to)):
+        return None
+    if to == FORMATS["float32"]:
+        return ChainKind(f"float32 {kind}")
+    if to.emin == FLOAT32_EMIN and max(engine.a.precision, engine.b.precision, to.precision) <= 12:
+        return ChainKind(f"short {kind}", 24 - to.precision)
+    if to.precision + factors > 51:
+        return None
+    if rule.fused and to.emax + 2 - to.finest_exponent > 52:
+        kind = "reaching"
+    return ChainKind(kind)
+
+
 class Lane(NamedTuple):
     """How a Chain runs: a driver for sums that may overflow, one for sums that cannot, and the dtype of its arrays."""
 
@@ -211,26 +254,17 @@ class Lane(NamedTuple):
 
 @lru_cache(maxsize=256)
 def chain_lane(engine: Engine) -> Lane | None:
-    """The fast loops of an engine with an accumulator, where there are any: those to nearest even, in order."""
-    rule, to = engine.arithmetic, engine.accumulator
-    assert isinstance(rule, Chain)
-    kind = "fused" if rule.fused else "rounded"
-    if isinstance(to, Wide):
-        return Lane(*(loops.chain_driver(f"float64 {kind}"),) * 2, np.dtype(np.float64))
-    factors = engine.a.precision + engine.b.precision
-    if rule.order != "sequential" or rule.cast != Cast(to) or not _is_ieee(to):
+    """The fast loops of an engine with an accumulator, where there are any."""
+    kind = chain_kind(engine)
+    if kind is None:
         return None
-    if not all(isinstance(x, FloatFormat) and FORMATS["float32"].holds(x) for x in (engine.a, engine.b, to)):
-        return None
-    if to == FORMATS["float32"]:
-        return Lane(*(loops.chain_driver(f"float32 {kind}"),) * 2, np.dtype(np.float32))
-    if to.emin == FLOAT32_EMIN and max(engine.a.precision, engine.b.precision, to.precision) <= 12:
-        return Lane(*(loops.short_chain_driver(24 - to.precision, rule.fused),) * 2, np.dtype(np.float32))
-    if to.precision + factors > 51:
-        return None
-    if rule.fused and to.emax + 2 - to.finest_exponent > 52:
-        kind = "reaching"
-    return Lane(loops.chain_driver(kind), loops.chain_driver(kind, True), np.dtype(np.float64))
+    if kind.drop:
+        driver = bounded = loops.short_chain_driver(kind.drop, kind.name == "short fused")
+    else:
+        driver, bounded = (
+            loops.chain_driver(kind.name, flag and not kind.name.startswith("float")) for flag in (False, True)
+        )
+    return Lane(driver, bounded, kind.dtype)
 
 
 def _is_ieee(format: FloatFormat) -> bool:
