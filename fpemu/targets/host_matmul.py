@@ -13,15 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fpemu.arrays import decode, encode
+from fpemu.arrays import decode, encode, nan_refused
 from fpemu.engines.model import BlockSum, Chain, Engine, Scaling, Wide
 from fpemu.formats import FLOAT32_EMIN, FORMATS, FloatFormat
 from fpemu.kernels.block_sum import ABSENT
 from fpemu.kernels.grid import Grid
 from fpemu.kernels.operand import SPECIAL
 from fpemu.kernels.spec import LANE32, decode_spec
+from fpemu.orders import as_order
 from fpemu.policies import Cast, Rounding
 from fpemu.targets import cpu_matmul as loops
+from fpemu.targets import host_sums
 from fpemu.targets.cpu_matmul import COLUMNS
 from fpemu.targets.threads import map_parts
 
@@ -297,7 +299,8 @@ def _chain_tile(engine: Engine, task: Task, lane: Lane) -> None:
             left, right = (x.values.astype(lane.dtype, copy=False) for x in (a, b))
             if not (a.special or b.special) and np.isfinite(totals).all():
                 largest = np.abs(totals).max() + depth * 2.0 ** min(a.highest + b.highest + 2, 1000)
-                if largest < 2.0 ** (to.emax - 1):  # (half of that would do: rounding adds less than the sum itself)
+                # (A rounded step moves the sum, which is on the grid, by twice its product at most; a rounded product is twice it at most.)
+                if largest < 2.0 ** (to.emax - 2):
                     driver = lane.bounded
         driver(left, right, totals, numbers)
     result = totals[:rows, :columns]
@@ -311,8 +314,26 @@ def chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
     """Add ``a @ b`` to the accumulators ``out`` (contiguous), in an ordinary accumulator."""
     lane = chain_lane(engine)
     if lane is None:
-        raise NotImplementedError
+        _any_chain(engine, a, b, out, seed)
+        return
     map_parts(lambda task: _chain_tile(engine, task, lane), list(_matrices((a, b, None, None), out)))
+
+
+def _any_chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
+    """Any format, rounding and order, by the kernels of arithmetic.  Outputs, in C order, take random words one after another."""
+    rule = engine.arithmetic
+    assert isinstance(rule, Chain)
+    cast, order = engine.result, as_order(rule.order)
+    how = host_sums.Reduction(cast, engine.a, engine.b, order, None if rule.fused else cast)
+    batch, (rows, columns) = out.shape[:-2], out.shape[-2:]
+    words = rows * columns * order.roundings(a.shape[-1], not rule.fused, True)
+    left, right = (np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
+    for number, index in enumerate(np.ndindex(batch)):
+        found = host_sums.contract(
+            left[index], right[index].T, out[index].copy(), out[index], how, seed, number * words
+        )
+        if found is not None:
+            raise nan_refused(cast, number * rows * columns + found, out.shape)
 
 
 # ---- how work is cut ------------------------------------------------------------------------------------------------
