@@ -21,7 +21,7 @@ from fpemu.arithmetic import (
     subtract,
 )
 from fpemu.arrays import as_ml_dtype, cast, decode, encode, quantize
-from fpemu.engines import ENGINES, Engine, matmul
+from fpemu.engines import ENGINES, Engine, explain_dot, matmul
 from fpemu.formats import FORMATS, FloatFormat
 from fpemu.histogram import Band, ExponentHistogram, intersect_bands
 from fpemu.io import load, save
@@ -64,6 +64,7 @@ __all__ = [
     "divide",
     "dot",
     "encode",
+    "explain_dot",
     "exponent_histogram",
     "fma",
     "get_threads",
