@@ -22,16 +22,14 @@ from fpemu.policies import Rounding
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not KIND, reason="no GPU, and not in the simulator")]
 
 Array = np.ndarray[Any, Any]
-TIMES, LENGTH = (
-    (1, 21) if KIND == "simulator" else (20, 1000)
-)  # of each class of codes; K: panels and blocks with ragged ends
+# How many of each class of codes, and K: panels and blocks with ragged ends.
+TIMES, LENGTH = (1, 21) if KIND == "simulator" else (20, 1000)
 
-E4M3, E8M0 = fp.FORMATS["e4m3"], fp.FORMATS["e8m0"]
 MADE = {
     # Products that are no numbers of float32, more fraction bits than an int32 has room for, signed scales.
     "wide": Engine("wide", *(fp.FORMATS["float32"],) * 3, BlockSum(8, 25, -133, fp.FORMATS["float32"], Rounding.TOWARD_ZERO)),
     "long": Engine("long", *(fp.FORMATS["fp16"],) * 2, fp.FORMATS["fp32"], BlockSum(16, 30, -138, fp.FORMATS["fp32"], Rounding.TOWARD_ZERO)),
-    "signed": replace(ENGINES["b200.tcgen05.e4m3.mxf8f6f4.fp32"], name="signed", scaling=Scaling(E4M3, 32)),
+    "signed": replace(ENGINES["b200.tcgen05.e4m3.mxf8f6f4.fp32"], name="signed", scaling=Scaling(fp.FORMATS["e4m3"], 32)),
     "promoted": promoted(ENGINES["hopper.wgmma.e4m3.fp32"], 64),
     "promoted by one": promoted(ENGINES["ampere.mma.fp16.fp16"], 8),
     "reaching": chain(fp.FloatFormat.ieee(7, 8), "fp16"),

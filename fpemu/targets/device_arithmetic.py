@@ -95,15 +95,12 @@ def relate(operands: tuple[Any, Any], cast: Cast, sources: list[FloatFormat | No
 
 # ---- operands -------------------------------------------------------------------------------------------------------
 def _home(operands: tuple[Any, ...]) -> DeviceArray:
-    """The first operand on a GPU; the others are made ready for its stream.  TypeError for arrays on the host."""
-    there = [x for x in operands if isinstance(x, DeviceArray)]
-    home = there[0]
+    """The first operand on a GPU.  TypeError for arrays on the host, ValueError for those on another GPU."""
+    home: DeviceArray = next(x for x in operands if isinstance(x, DeviceArray))
     for x in operands:
         if isinstance(x, DeviceArray):
             if None not in (x.gpu, home.gpu) and x.gpu != home.gpu:
                 raise ValueError(f"all operands must lie on one GPU, not on {home.gpu} and {x.gpu}")
-            if x.stream != home.stream:
-                on.wait(x)
         elif not isinstance(x, (int, float, np.integer, np.floating)) or isinstance(x, bool):
             raise TypeError(f"an operand lies on the host, another on a GPU: copy the {type(x).__name__} there first")
     return home
@@ -112,19 +109,22 @@ def _home(operands: tuple[Any, ...]) -> DeviceArray:
 def _opened(
     operands: tuple[Any, ...], home: DeviceArray, cast: Cast, sources: list[FloatFormat | None]
 ) -> list[Operand]:
+    """The operands as codes, ready for the stream of ``home``."""
     taken = []
     for x, own in zip(operands, sources, strict=True):
-        if not isinstance(x, DeviceArray):
-            taken.append(_number(x, home, cast, own or cast.format))
-            continue
-        if isinstance(x.dtype, FloatFormat) or x.dtype.kind in "iu":
-            to = own or (x.dtype if isinstance(x.dtype, FloatFormat) else cast.format)
-            taken.append(Operand(on.checked_codes(x, to), to))
-            continue
         to = own or cast.format
-        codes = DeviceArray.of(encode(x.owner, Cast(to, overflow=cast.overflow, nan=cast.nan)))
-        taken.append(Operand(replace(codes, stream=home.stream), to, x.dtype))
-    return taken
+        if not isinstance(x, DeviceArray):
+            taken.append(_number(x, home, cast, to))
+        elif isinstance(x.dtype, FloatFormat) or x.dtype.kind in "iu":
+            to = own or (x.dtype if isinstance(x.dtype, FloatFormat) else to)
+            taken.append(Operand(on.checked_codes(x, to), to))
+        else:
+            codes = DeviceArray.of(encode(x.owner, Cast(to, overflow=cast.overflow, nan=cast.nan)))
+            taken.append(Operand(codes, to, x.dtype))
+    for one in taken:
+        if one.codes.stream != home.stream:
+            on.wait(one.codes)
+    return [one._replace(codes=replace(one.codes, stream=home.stream)) for one in taken]
 
 
 def _number(x: Any, home: DeviceArray, cast: Cast, to: FloatFormat) -> Operand:
