@@ -306,6 +306,21 @@ def test_by_hand(op: str, operands: tuple[float, ...], rounding: str, right: flo
     )
 
 
+STICKY = [
+    ("add", (1.0, 2.0**-126), "bf16", "up", 1 + 2.0**-7),
+    ("subtract", (1.0, 2.0**-149), "fp32", "toward-zero", 1 - 2.0**-24),
+    ("fma", (2.0**-80, 2.0**-80, 1.0), "fp32", "up", 1 + 2.0**-23),
+    ("divide", (1.0, 1 - 2.0**-24), "fp32", "nearest-even", 1 + 2.0**-23),  # 1 + 2**-24 + 2**-48 + ...
+]
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize(("op", "operands", "name", "rounding", "right"), STICKY)
+def test_bits_far_below_decide(op: str, operands: tuple[float, ...], name: str, rounding: str, right: float) -> None:
+    """What is far below a spacing, or a midpoint, is not forgotten."""
+    assert getattr(fp, op)(*operands, name, rounding=rounding) == right
+
+
 def test_the_definition_and_the_machine_agree() -> None:
     rng = np.random.default_rng(3)
     codes = [x[rng.integers(0, x.size, 400)] for x in sample(fp.FORMATS["float32"], 100, 3)]
