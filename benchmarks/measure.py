@@ -7,7 +7,7 @@ from benchmarks.agreement import Agreement
 from benchmarks.contenders import Contender
 from benchmarks.results import PEER, Measured, Timed
 from benchmarks.timing import Run
-from benchmarks.works import ARITY, Array, Inputs, Work
+from benchmarks.works import ARITY, ELEM, Array, Inputs, Work
 
 PROBE = 1 << 15  # elements, or multiply-adds, from which the speed of a peer is guessed
 LONGEST = 0.03  # seconds: peers on one thread get as many elements as they take in about this time, a power of two
@@ -42,7 +42,7 @@ def measure(work: Work, inputs: Inputs, threads: int, rounds: int) -> Measured:
 def fitting(row: Contender, work: Work, x: Array, threads: int) -> Array:
     """What a contender gets of an input: all, but for slow peers."""
     size = work.units(x)
-    if row.role != PEER or (row.threaded and work.takes_values) or size <= PROBE:
+    if row.role != PEER or (row.threaded and work.unit == ELEM) or size <= PROBE:
         return x
     probe = row.prepare(work, work.part(x, PROBE), threads).call
     probe()

@@ -203,11 +203,12 @@ def _random_codes(work: Work) -> Array:
         return rng.integers(0, 1 << work.cast.format.bits, (ARITY[work.operation], 1 << 18)).astype(work.reads)
     format, side = work.engine.a, 64
     one, width = format.bias << format.trailing_bits, 1 << format.trailing_bits
-    reach = rng.integers(0, format.exponent_bits + 1, (2, side, 1))  # binades around one, as a power of two
+    reach = rng.integers(0, format.exponent_bits, (2, side, 1))  # binades around one, as a power of two
     low, high = (np.clip(one + sign * (width << reach), 0, format.max_code) for sign in (-1, 1))
     codes = rng.integers(low, high + 1, (2, side, side)) | rng.integers(0, 2, (2, side, side)) * format.sign_mask
-    odd = rng.random(codes.shape) < 1 / 1024
-    codes[odd] = rng.integers(0, 1 << format.bits, np.count_nonzero(odd))
+    ends = (0, format.sign_mask, 1, format.max_code, format.infinity_code, format.nan_code)
+    for i, code in enumerate(code for code in ends if code is not None):
+        codes[0, i, i] = codes[1, side // 2 + i, side - 1 - i] = code  # each in one row, and in one column
     return codes.astype(work.reads)
 
 
