@@ -70,6 +70,12 @@ def specialised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_arithmetic, "SPECIALISE_FROM", 0)
 
 
+@pytest.fixture
+def general(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The general loop for arrays of any size: nothing is compiled for single roundings."""
+    monkeypatch.setattr(host_arithmetic, "SPECIALISE_FROM", 1 << 60)
+
+
 # ---- every pair of every narrow format ------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", [*EIGHT, *SMALL, "binary8p3se", "binary8p5uf"])
 def test_all_pairs(name: str) -> None:
@@ -109,14 +115,14 @@ def triples(format: FloatFormat) -> tuple[Array, Array, Array]:
 
 
 @pytest.mark.parametrize("name", [*SMALL, "binary5p2se", "binary6p3uf"])
-def test_all_triples(name: str) -> None:
+def test_all_triples(name: str, general: None) -> None:
     format = fp.FORMATS[name]
     check("fma", triples(format), format, DETERMINISTIC if format.bits < 6 or name in SMALL else DETERMINISTIC[:1])
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", [name for name in P3109 if fp.FORMATS[name].bits <= 6])
-def test_all_triples_of_p3109(name: str) -> None:
+def test_all_triples_of_p3109(name: str, general: None) -> None:
     check("fma", triples(fp.FORMATS[name]), fp.FORMATS[name])
 
 

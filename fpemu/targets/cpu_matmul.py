@@ -102,8 +102,8 @@ def opening_driver(code_dtype: np.dtype) -> Driver:
 def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> Driver:
     """``driver(a, b, a_scales, b_scales, sums, totals, length, span, narrow, numbers)``.
 
-    Adds the products of opened panels to ``totals`` (rows, COLUMNS): ``a`` is (values, exponents) of (rows, depth), or of (depth, COLUMNS)
-    and one row where operands are ``paired``, a pair for each column; ``b`` of (depth, COLUMNS).  Blocks of ``length`` products, a multiple of
+    Adds the products of opened panels to ``totals`` (rows, COLUMNS): ``a`` is (values, exponents) of (rows, depth), ``b`` of (depth, COLUMNS);
+    where operands are ``paired``, a pair for each result, both of (rows * depth, COLUMNS), row below row.  Blocks of ``length`` products, a multiple of
     ``unroll``; with a ``span``, every so many blocks are summed in ``sums`` on their own.  ``narrow``: the panels' values and
     products are numbers of float32, and none is special.
     """
@@ -118,9 +118,11 @@ def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> 
         parts = np.empty(COLUMNS, np.int32)
         total = np.empty(COLUMNS, np.float64)
         absent = np.int16(2 * ABSENT)
-        for index in range(bv.shape[0] // length):
-            first = index * length
+        blocks = bv.shape[0] // length // (rows if paired else 1)
+        for index in range(blocks):
             for i in range(rows):
+                block_index = i * blocks + index if paired else index
+                first = block_index * length
                 cell = sums[i] if span else totals[i]
                 if span and index % span == 0:
                     for j in range(COLUMNS):
@@ -138,10 +140,9 @@ def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> 
                 for j in range(COLUMNS):
                     c, e, factor = cell[j], np.int32(top[j]), 1.0
                     if scaled:
-                        s = asv[index, j] if paired else asv[i, index]
-                        se = ase[index, j] if paired else ase[i, index]
-                        factor = np.float64(s) * np.float64(bsv[index, j])
-                        e = np.int32(e + np.int32(se) + np.int32(bse[index, j]))
+                        p, q = (block_index, j) if paired else (i, index)
+                        factor = np.float64(asv[p, q]) * np.float64(bsv[block_index, j])
+                        e = np.int32(e + np.int32(ase[p, q]) + np.int32(bse[block_index, j]))
                     w[j] = top_power(e, c, block)
                     u = unit_of(w[j], block)
                     total[j] = aligned(c, u)
@@ -196,10 +197,11 @@ def grouped_driver(length: int, group: int, paired: bool) -> Driver:
         terms = np.empty((groups, COLUMNS), np.float64)
         exponents = np.empty((groups, COLUMNS), np.int16)
         sums, top = np.empty(COLUMNS, np.float32), np.empty(COLUMNS, np.int16)
-        for index in range(bv.shape[0] // length):
+        blocks = bv.shape[0] // length // (rows if paired else 1)
+        for index in range(blocks):
             for i in range(rows):
                 for g in range(groups):
-                    first = index * length + g * group
+                    first = ((i * blocks + index if paired else index) * groups + g) * group
                     scale = first // per_scale
                     bv_k, be_k = bv[first : first + group], be[first : first + group]
                     av_i, ae_i = (

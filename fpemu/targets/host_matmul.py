@@ -32,6 +32,7 @@ Array = np.ndarray[Any, Any]
 
 ROWS = 128  # of a tile
 DEPTH = 256  # of a panel, about
+PAIRS = 32 * COLUMNS  # independent dot products of a task
 FLOAT32_LARGEST, FLOAT32_SMALLEST = 125, -100  # exponents of products that are exact in float32, with some room
 
 
@@ -99,6 +100,14 @@ class Scales(NamedTuple):
         values[part], exponents[part] = self.values[codes], self.exponents[codes]
         return Opened(values, exponents, int(exponents.min(initial=0)), int(exponents.max(initial=0)))
 
+    def in_strips(self, codes: Bits, strips: int, count: int) -> Opened:
+        """The same of the scales (n, blocks) of independent dot products, as ``_strips`` lays their operands."""
+        rows = self.opened(codes, (strips * COLUMNS, count))
+        values, exponents = (
+            x.reshape(strips, COLUMNS, count).transpose(0, 2, 1).reshape(strips * count, COLUMNS) for x in rows[:2]
+        )
+        return Opened(np.ascontiguousarray(values), np.ascontiguousarray(exponents), rows.lowest, rows.highest)
+
 
 NO_SCALES = Opened(np.ones((1, 1), np.float32), np.zeros((1, 1), np.int16), 0, 0)
 
@@ -146,14 +155,21 @@ def is_narrow(a: Opened, b: Opened, fraction_bits: int) -> bool:
 def _tile(engine: Engine, task: Task, paired: bool) -> None:
     """Run a tile on a tensor core's model.
 
-    ``paired``: the task is a column of independent dot products: ``a`` is (k, columns) like ``b``, and the result one row.
+    ``paired``: the task is a list of independent dot products: ``a`` and ``b`` are (n, k), the result (n,), scales (n, blocks).  They
+    run in strips of COLUMNS, each a row of accumulators.
     """
     rule = engine.arithmetic
     assert isinstance(rule, BlockSum)
     left, right, scaling = _operands(engine)
-    rows, columns, k = task.out.shape[0], task.out.shape[1], task.b.shape[0]
-    totals = np.zeros((rows, COLUMNS))
-    totals[:, :columns] = decode(task.out, engine.accumulator, dtype=np.float64)
+    start_values = decode(task.out, engine.accumulator, dtype=np.float64)
+    if paired:
+        rows, k = -(-len(task.out) // COLUMNS), task.b.shape[1]
+        totals = np.zeros((rows, COLUMNS))
+        totals.reshape(-1)[: len(task.out)] = start_values
+    else:
+        rows, k = len(task.out), len(task.b)
+        totals = np.zeros((rows, COLUMNS))
+        totals[:, : task.out.shape[1]] = start_values
     sums = np.empty((rows if rule.span else 1, COLUMNS))
     unit = rule.span or rule.length
     depth = unit * max(DEPTH // unit, 1)
@@ -161,21 +177,23 @@ def _tile(engine: Engine, task: Task, paired: bool) -> None:
     numbers = _numbers(engine)
     a_scales = b_scales = NO_SCALES
     for start in range(0, k, depth):
-        stop = min(start + depth, k)
-        a, b = (task.a[start:stop], task.b[start:stop]) if paired else (task.a[:, start:stop], task.b[start:stop])
-        whole = -(-(stop - start) // unit) * unit
+        part = slice(start, min(start + depth, k))
+        whole = -(-(part.stop - start) // unit) * unit
+        a, b = task.a[:, part], (task.b[:, part] if paired else task.b[part])
         if places is not None:
-            a, b = _permuted(a, 0 if paired else 1, places, whole), _permuted(b, 0, places, whole)
-        first = opened(a, left, (whole, COLUMNS) if paired else (rows, whole))
-        second = opened(b, right, (whole, COLUMNS))
+            a, b = _permuted(a, 1, places, whole), _permuted(b, int(paired), places, whole)
+        first = opened(_strips(a, whole), left, (rows * whole, COLUMNS)) if paired else opened(a, left, (rows, whole))
+        second = opened(_strips(b, whole) if paired else b, right, (rows * whole if paired else whole, COLUMNS))
         narrow = is_narrow(first, second, rule.fraction_bits)
         if scaling is not None:
             assert engine.scaling is not None and task.a_scales is not None and task.b_scales is not None
             per = engine.scaling.block
-            part, count = slice(start // per, -(-stop // per)), whole // per
-            a_codes = task.a_scales[part] if paired else task.a_scales[:, part]
-            a_scales = scaling.opened(a_codes, (count, COLUMNS) if paired else (rows, count))
-            b_scales = scaling.opened(task.b_scales[part], (count, COLUMNS))
+            some, count = slice(start // per, -(-part.stop // per)), whole // per
+            a_codes, b_codes = task.a_scales[:, some], (task.b_scales[:, some] if paired else task.b_scales[some])
+            if paired:
+                a_scales, b_scales = (scaling.in_strips(x, rows, count) for x in (a_codes, b_codes))
+            else:
+                a_scales, b_scales = scaling.opened(a_codes, (rows, count)), scaling.opened(b_codes, (count, COLUMNS))
             narrow = narrow and not a_scales.special and not b_scales.special
         operands = (*first[:2], *second[:2], *a_scales[:2], *b_scales[:2])
         if rule.group:
@@ -187,7 +205,17 @@ def _tile(engine: Engine, task: Task, paired: bool) -> None:
                 _unroll(rule.length, paired), rule.rounding is Rounding.NEAREST_EVEN, scaling is not None, paired
             )
             driver(*operands, sums, totals, rule.length, rule.span // rule.length, narrow, numbers)
-    task.out[...] = encode(totals[:, :columns], engine.result)
+    result = totals.reshape(-1)[: len(task.out)] if paired else totals[:, : task.out.shape[1]]
+    task.out[...] = encode(result, engine.result)
+
+
+def _strips(codes: Bits, whole: int) -> Bits:
+    """Codes (n, k) of independent dot products as strips below each other, each (whole, COLUMNS), with zeros where there are none."""
+    n, k = codes.shape
+    count = -(-n // COLUMNS)
+    padded = np.zeros((count * COLUMNS, whole), codes.dtype.newbyteorder("="))
+    padded[:n, :k] = codes
+    return padded.reshape(count, COLUMNS, whole).transpose(0, 2, 1).reshape(count * whole, COLUMNS)
 
 
 def _permuted(codes: Bits, axis: int, places: Array, whole: int) -> Bits:
@@ -360,21 +388,21 @@ def _matrices(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
         yield from _tiles(Task(a, b, out[index], a_scales, b_scales))
 
 
-def _columns_of_pairs(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
-    """The dot products of a large stack of small matrices, each element of the result in columns of its own."""
+def _pairs(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
+    """The dot products of a large stack of small matrices."""
     batch = out.shape[:-2]
     spread = [None if x is None else np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in operands]
     flat = out.reshape(-1, *out.shape[-2:])
     stacks = [None if x is None else x.reshape(-1, *x.shape[-2:]) for x in spread]
     for m, n in np.ndindex(out.shape[-2:]):
-        for start in range(0, len(flat), COLUMNS):
-            part = slice(start, start + COLUMNS)
+        for start in range(0, len(flat), PAIRS):
+            part = slice(start, start + PAIRS)
             a, b, a_scales, b_scales = (
-                None if x is None else (x[part, m, :] if first else x[part, :, n]).T
+                None if x is None else x[part, m, :] if first else x[part, :, n]
                 for x, first in zip(stacks, (True, False, True, False), strict=True)
             )
             assert a is not None and b is not None
-            yield Task(a, b, flat[part, m, n][None], a_scales, b_scales)
+            yield Task(a, b, flat[part, m, n], a_scales, b_scales)
 
 
 def _is_paired(shape: tuple[int, ...]) -> bool:
@@ -387,5 +415,5 @@ def block_sums(engine: Engine, a: Bits, b: Bits, out: Bits, scales: tuple[Bits, 
     """Add ``a @ b`` to the accumulators ``out`` (contiguous), on a tensor core's model."""
     operands = (a, b, *(scales or (None, None)))
     paired = _is_paired(out.shape)
-    tasks = list((_columns_of_pairs if paired else _matrices)(operands, out))
+    tasks = list((_pairs if paired else _matrices)(operands, out))
     map_parts(lambda task: _tile(engine, task, paired), tasks)
