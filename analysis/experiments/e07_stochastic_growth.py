@@ -3,8 +3,11 @@
 Uniform values from [0, 1) are added up one after another in BF16 and FP16, to nearest and stochastically, with as many draws as
 there are seeds times DRAWS; values and random bits differ from draw to draw.
 
-What to see: stochastic errors have mean zero and grow as the root of n; errors to nearest do so too until the sum stops at
-2^p, then they are losses, all of one sign, and reach everything. BF16 comes there after 2^9 terms.
+What to see: stochastic errors have mean zero and keep below sqrt(n) u; errors to nearest do so too until the sum stops at
+2^p, then they are losses, all of one sign, and reach everything. BF16 comes there after 2^9 terms. Stochastic errors grow as the
+root of n up to about n = 1/u only, then they stay. For where a spacing exceeds the term x, the sum moves by a whole spacing with
+probability x / spacing, with variance x (spacing - x); with spacings of 2 u times the sum's binade that adds up to 2 u / 3 of the
+sum's square, whatever n.
 """
 
 from __future__ import annotations
@@ -21,13 +24,13 @@ import fpemu as fp
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import band, guide, label
 from analysis.sums import lengths, sums, unit_roundoff
-from analysis.tables import spread, where
+from analysis.tables import percent, spread, where
 
 FORMATS = ("bfloat16", "float16")
 NEAREST, STOCHASTIC = "to nearest", "stochastic"
 METHODS: dict[str, dict[str, Any]] = {NEAREST: {}, STOCHASTIC: {"rounding": "stochastic"}}
 TINTS = {NEAREST: "#D55E00", STOCHASTIC: "#009E73"}
-LENGTHS = lengths(100, 100_000, per_decade=4)
+LENGTHS = lengths(10, 100_000, per_decade=4)
 DRAWS = {"quick": 20, "full": 40}  # of each seed
 
 TITLE = "Error growth of stochastic rounding"
@@ -68,9 +71,10 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
 FLOOR = 1e-5
 CAPTIONS = {
     "growth": (
-        "Relative error of sums of uniform values from [0, 1), one after another, over the number of terms. Above: its magnitude (line: median, "
-        "band: range over the draws; what is below 1e-5 is drawn there), and the lines n u and sqrt(n) u with u = 2^-p. Below: its mean with two standard errors, on an axis "
-        "that is linear within 1 %. To nearest, sums end at 2^p, and the error tends to -100 %."
+        "Relative error of sums of uniform values from [0, 1), one after another, over the number of terms n. Above: its magnitude (line: median, "
+        "band: range over the draws; what is below 1e-5 is drawn there), with the lines n u and sqrt(n) u, u = 2^-p, and sqrt(2 u / 3), to which "
+        "the rms of stochastic errors must tend. Below: the mean error with two standard errors, on an axis that is linear within 1 %; to "
+        "nearest, sums end at 2^p, and the error tends to -100 %."
     )
 }
 
@@ -90,6 +94,7 @@ def draw_growth(errors: pd.DataFrame) -> Figure:
         slow, fast = np.sqrt(n) * u, n[n * u < 2] * u
         guide(above, n, slow, r"$\sqrt{n}\,u$", offset=(0, 4))
         guide(above, n[: len(fast)], fast, r"$n\,u$", offset=(-4, 0))
+        guide(above, n[-5:], np.full(5, stays(name)), r"$\sqrt{2u/3}$", at=0)
         for method in METHODS:
             rows = where(table, format=name, method=method)
             band(above, spread(rows, "terms", "magnitude", "draw"), TINTS[method], method)
@@ -115,47 +120,54 @@ def _power(u: float) -> str:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+def stays(name: str) -> float:
+    """The rms error that stochastic sums of like terms tend to (see the module)."""
+    return float(np.sqrt(2 * unit_roundoff(name) / 3))
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
-    """Exponents of growth of the rms error; whether stochastic errors have mean zero and stay below twice sqrt(n) u."""
+    """Whether stochastic errors have mean zero and stay below twice sqrt(n) u, and those to nearest end as a loss within n u."""
     errors = tables["errors"]
     found = {
         (name, method): _about(where(errors, format=name, method=method), name)
         for name in FORMATS
         for method in METHODS
     }
-    rooted = all(abs(found[name, STOCHASTIC]["exponent"] - 0.5) < 0.15 for name in FORMATS)
-    bounded = all(found[name, STOCHASTIC]["of_root"] < 2 for name in FORMATS)
-    linear = all(found[name, NEAREST]["of_linear"] <= 1 for name in FORMATS)
-    centred = all(found[name, STOCHASTIC]["bias"] < 4 for name in FORMATS)
-    bf16 = {method: found["bfloat16", method] for method in METHODS}
-    lost = bf16[NEAREST]["last"] > 0.99
-    draws = errors.draw.nunique()
+    stochastic, nearest = ([found[name, method] for name in FORMATS] for method in (STOCHASTIC, NEAREST))
+    holds = (
+        all(row["of_root"] < 2 and row["bias"] < 4 for row in stochastic)
+        and all(row["of_linear"] <= 1 for row in nearest)
+        and found["bfloat16", NEAREST]["last"] > 0.99
+    )
+    bf16, lost = found["bfloat16", STOCHASTIC], found["bfloat16", NEAREST]
     summary = (
-        f"In BF16 the rms error of {draws} stochastic sums grows as n^{bf16[STOCHASTIC]['exponent']:.2f}, to {bf16[STOCHASTIC]['last']:.3f} at 10^5 "
-        f"terms, never above {bf16[STOCHASTIC]['of_root']:.2f} sqrt(n) u, with a mean within {bf16[STOCHASTIC]['bias']:.1f} standard errors of zero; to nearest "
-        f"it is {bf16[NEAREST]['last']:.3f} by then, all of one sign."
-    )  # fmt: skip
+        f"The rms error of {errors.draw.nunique()} stochastic BF16 sums is {bf16['last']:.3f} at 10^5 terms, never was an error above "
+        f"{bf16['of_root']:.2f} sqrt(n) u, and the mean is within {bf16['bias']:.1f} standard errors of zero; to nearest {lost['last']:.3f} "
+        f"is lost. The growth as n^{bf16['early']:.2f} ends at n = 1/u (n^{bf16['late']:.2f} from there on): stochastic errors stay near "
+        f"sqrt(2 u / 3) = {stays('bfloat16'):.3f}."
+    )
     findings = []
     for (name, method), row in found.items():
+        what, random = f"{label(name)}, {method}", method == STOCHASTIC
+        tends = f"; tends to {stays(name):.3f} by the variance of a step" if random else ""
         findings += [
-            Finding(f"{label(name)}, {method}: exponent of the rms error's growth", "0.5" if method == STOCHASTIC else "up to 1", f"{row['exponent']:.2f}"),
+            Finding(f"{what}: rms error at 10^5 terms", PILOT.get((name, method), "not published"), f"{row['last']:.3f}{tends}"),
             Finding(
-                f"{label(name)}, {method}: rms error at 10^5 terms",
-                PILOT.get((name, method), "not published"),
-                f"{row['last']:.3f}",
-            ),
-            Finding(
-                f"{label(name)}, {method}: greatest error",
-                "a multiple of sqrt(n) u" if method == STOCHASTIC else "n u",
+                f"{what}: greatest error",
+                "a multiple of sqrt(n) u" if random else "at most n u",
                 f"{row['of_root']:.2f} sqrt(n) u, {row['of_linear']:.2f} n u",
             ),
             Finding(
-                f"{label(name)}, {method}: greatest mean error over the lengths, in standard errors",
-                "0 (no bias)" if method == STOCHASTIC else "not published",
-                f"{row['bias']:.1f}",
+                f"{what}: exponent of the rms error's growth up to n = 1/u, and beyond",
+                "0.5 (of the bound)" if random else "1 (of the bound)",
+                f"{row['early']:.2f}, {row['late']:.2f}",
+            ),
+            Finding(
+                f"{what}: mean error at 10^5 terms; the greatest at any length, in standard errors",
+                "0" if random else "not published",
+                f"{percent(row['mean'], 2)}" + (f"; {row['bias']:.1f}" if random else "; all errors have one sign"),
             ),
         ]  # fmt: skip
-    holds = rooted and bounded and linear and centred and lost
     return Verdict("holds" if holds else "does not hold at this scale", summary, tuple(findings))
 
 
@@ -166,14 +178,20 @@ def _about(rows: pd.DataFrame, name: str) -> dict[str, float]:
     """What the verdict says of a format and a rounding."""
     u = unit_roundoff(name)
     by_length = rows.groupby("terms").error
-    rms = (by_length.apply(lambda errors: np.mean(errors**2))) ** 0.5
-    n = rms.index.to_numpy(float)
-    slope, _ = np.polyfit(np.log(n), np.log(rms.to_numpy()), 1)
-    sizes = rows.error.abs()
+    rms = by_length.apply(lambda errors: np.mean(errors**2)) ** 0.5
+    sizes, means = rows.error.abs(), by_length.mean()
     return {
-        "exponent": float(slope),
+        "early": _exponent(rms[rms.index <= 1 / u]),
+        "late": _exponent(rms[rms.index >= 1 / u]),
         "last": float(rms.iloc[-1]),
         "of_root": float((sizes / (np.sqrt(rows.terms) * u)).max()),
         "of_linear": float((sizes / (rows.terms * u)).max()),
-        "bias": float((by_length.mean() / by_length.sem()).abs().max()),
+        "mean": float(means.iloc[-1]),
+        "bias": float((means / by_length.sem()).abs().max()),
     }
+
+
+def _exponent(rms: pd.Series[float]) -> float:
+    """Of the power of n that fits best."""
+    slope, _ = np.polyfit(np.log(rms.index.to_numpy(float)), np.log(rms.to_numpy()), 1)
+    return float(slope)

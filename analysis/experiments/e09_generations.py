@@ -60,6 +60,7 @@ KINDS = (
 NORMAL, WIDE, CANCELLING = "normal", "wide-range", "cancelling"
 INPUTS = (NORMAL, WIDE, CANCELLING)
 RESIDUE = 2.0**-6  # of cancelling inputs: operands of the products that are left, against those that cancel
+HIGHEST = 3  # exponent of wide-range inputs, so that sums of thousands of products stay within FP16
 SIZES = {"quick": 48, "full": 128}
 DEPTHS = {"quick": (4, 8, 16, 32, 64, 256, 1024), "full": (4, 8, 16, 32, 64, 256, 1024, 4096)}
 SHOWN = 1024  # the depth of the heat maps
@@ -147,11 +148,10 @@ def _normal(random: np.random.Generator, source: FloatFormat, size: int, depth: 
 
 
 def _wide(random: np.random.Generator, source: FloatFormat, size: int, depth: int) -> tuple[Array, Array]:
-    """Exponents uniform over half of the normal ones, around 1: no product overflows even FP16."""
-    reach = source.emax // 2
+    """Exponents uniform from the smallest normal value to 2**HIGHEST."""
     shapes = (size, depth), (depth, size)
     a, b = (
-        fp.encode(random.choice((-1, 1), shape) * np.exp2(random.uniform(-reach, reach, shape)), source)
+        fp.encode(random.choice((-1, 1), shape) * np.exp2(random.uniform(source.emin, HIGHEST, shape)), source)
         for shape in shapes
     )
     return a, b
@@ -213,6 +213,7 @@ def draw_chips(pairs: pd.DataFrame, kind: Kind) -> Figure:
         ax.set_title(f"{inputs} inputs")
     axes[0].set_yticks(range(len(chips)), [CHIPS[chip] for chip in chips])
     axes[0].set_ylabel("chip and instruction")
+    axes[1].set_xlabel("chip and instruction")
     mesh = axes[-1].images[0]
     figure.colorbar(mesh, ax=axes, label="outputs that differ (%)", pad=0.015, shrink=0.62, aspect=16)
     return figure

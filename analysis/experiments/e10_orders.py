@@ -90,8 +90,9 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
 FLOOR = 1e-7
 CAPTIONS = {
     "orders": (
-        "Error of sums, as a share of the sum of magnitudes, over the number of terms, in four orders of addition. Rows: inputs; columns: formats. Dashed: "
-        "the bounds n u (one by one), log2(n) u (pairs) and 2 u (compensation), with u = 2^-p. Line: median, band: range over the draws; what is below 1e-7 is drawn there."
+        "Error of sums, as a share of the sum of magnitudes, over the number of terms n, in four orders of addition. Rows: inputs; columns: "
+        "formats. Dashed: the bounds n u (one by one), log2(n) u (pairs) and 2 u (compensation), with u = 2^-p. Line: median, band: range over "
+        "the draws; what is below 1e-7 is drawn there."
     )
 }
 
@@ -112,8 +113,8 @@ def draw_orders(errors: pd.DataFrame) -> Figure:
             ax = axes[row, column]
             fast = n[n * u < 2]
             guide(ax, fast, fast * u, r"$n\,u$", offset=(-4, 0))
-            guide(ax, n, np.log2(n) * u, r"$\log_2(n)\,u$", offset=(0, 4))
-            guide(ax, n, np.full(len(n), 2 * u), r"$2\,u$", at=0, offset=(2, 3))
+            guide(ax, n, np.log2(n) * u, r"$\log_2(n)\,u$", at=0, offset=(2, 6))
+            guide(ax, n, np.full(len(n), 2 * u), r"$2\,u$")
             for way, how in WAYS.items():
                 part = where(table, format=name, inputs=inputs, method=way)
                 band(ax, spread(part, "terms", "error", "draw"), how.tint, way)
