@@ -68,7 +68,7 @@ def encode(
     ValueError: an unknown format or policy; ``out`` of another shape or read-only; a NaN for a format without one,
         before anything is written.
     """
-    array = x if type(x) is np.ndarray else _as_array(x)
+    array = x if type(x) is np.ndarray else as_values(x)
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
     result: Codes = _convert(_encoding(type(array), array.dtype, format, policies), array, out, seed, offset)
     return result
@@ -102,7 +102,7 @@ def quantize(
     ------
     TypeError, ValueError: as ``encode``; ValueError too where the dtype cannot hold every finite value of the format.
     """
-    array = x if type(x) is np.ndarray else _as_array(x)
+    array = x if type(x) is np.ndarray else as_values(x)
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
     result: Values = _convert(_quantizing(type(array), array.dtype, format, policies, dtype), array, out, seed, offset)
     return result
@@ -285,7 +285,7 @@ def as_counter(name: str, number: Any) -> int:
 # ---- inputs and outputs ---------------------------------------------------------------------------------------------
 def bits_of(x: ArrayLike) -> tuple[Any, Source]:
     """The bits of floating-point values, a NumPy or a device array, and what they are codes of."""
-    array = x if type(x) is np.ndarray else _as_array(x)
+    array = x if type(x) is np.ndarray else as_values(x)
     source, bits = _source_of(array.dtype)
     return array.view(bits), source
 
@@ -303,7 +303,7 @@ def _source_of(dtype: SourceType) -> tuple[Source, np.dtype[Any]]:
     return source, _UNSIGNED[dtype.itemsize].newbyteorder(dtype.byteorder)
 
 
-def _as_array(x: ArrayLike) -> Any:
+def as_values(x: ArrayLike) -> Any:
     """A NumPy array, or a device array for what lies on a GPU."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("masked arrays are not taken: fill the masked elements first, x.filled(value)")
@@ -402,6 +402,11 @@ def _code_array(codes: ArrayLike) -> NDArray[Any]:
         return np.asarray(codes)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{type(codes).__name__} is not an array of codes: {error}") from None
+
+
+def value_dtype_of(dtype: np.dtype[Any], target: FloatFormat) -> np.dtype[Any]:
+    """The dtype of values of a format that come from values of a dtype."""
+    return _value_dtype(None, _source_of(dtype)[0], target)
 
 
 def _value_dtype(dtype: DTypeLike | None, source: Source, target: FloatFormat) -> np.dtype[Any]:

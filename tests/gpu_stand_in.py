@@ -13,9 +13,9 @@ import numpy as np
 from implementations import TABLE
 
 import fpemu as fp
-from analysis.gpu.device import Unavailable
 from analysis.gpu.inputs import Codes, Coverage, patterns
-from analysis.gpu.parts import FPEMU, PTX, TORCH, Part
+from analysis.gpu.part import Unavailable
+from analysis.gpu.parts import FPEMU, PTX, TORCH, Conversion
 from analysis.gpu.speed import Timing, timing
 
 # A few chunks from every region: zero and subnormals, subnormal results, around 1 with ties, the overflows of E4M3, E5M2,
@@ -45,13 +45,13 @@ class StandIn:
     def software(self) -> dict[str, str]:
         return {"numpy": np.__version__, "ml_dtypes": ml_dtypes.__version__, "torch": "2.11.0+cu130"}
 
-    def detail(self, part: Part) -> dict[str, Any]:
+    def detail(self, part: Conversion) -> dict[str, Any]:
         return {}
 
     def timings(self) -> list[Timing]:
         return [timing("float16", "device copy", 4, 24, [1e-9, 3e-9, 2e-9], 2e-9)]
 
-    def codes(self, part: Part, first: int, stop: int) -> Codes:
+    def codes(self, part: Conversion, first: int, stop: int) -> Codes:
         self.asked.append(part.name)
         if part.name in self.missing:
             raise Unavailable("not here")
@@ -62,12 +62,12 @@ class StandIn:
         return self.faults.get(part.name, lambda inputs, codes: codes)(inputs, codes)
 
 
-def as_float32(inputs: Codes, part: Part) -> np.ndarray[Any, Any]:
+def as_float32(inputs: Codes, part: Conversion) -> np.ndarray[Any, Any]:
     dtype = np.dtype(getattr(ml_dtypes, part.source.name, part.source.name))
     return inputs.view(dtype).astype(np.float32)
 
 
-def hardware(part: Part, inputs: Codes) -> Codes:
+def hardware(part: Conversion, inputs: Codes) -> Codes:
     """What tensor-core hardware is documented to do."""
     words = part.how.split(".")
     if part.target.name == "tfloat32":
@@ -104,14 +104,14 @@ def tf32(bits: Codes, words: list[str]) -> Codes:
     return np.where(nan, np.uint32(0x7FFFE000), near & mask)
 
 
-def widened(part: Part, inputs: Codes) -> Codes:
+def widened(part: Conversion, inputs: Codes) -> Codes:
     if part.source.name == "bfloat16":
         return inputs.astype(np.uint32) << np.uint32(16)
     x = as_float32(inputs, part)
     return np.where(np.isnan(x), np.uint32(0x7FFFFFFF), x.view(np.uint32))
 
 
-def torch(part: Part, inputs: Codes) -> Codes:
+def torch(part: Conversion, inputs: Codes) -> Codes:
     """PyTorch up to 2.12 on a GPU."""
     x = as_float32(inputs, part)
     codes = x.astype(getattr(ml_dtypes, part.target.name, np.float16)).view(part.target.code_dtype)
@@ -120,7 +120,7 @@ def torch(part: Part, inputs: Codes) -> Codes:
     return np.where(np.isnan(x), (codes & sign) | ones, codes)
 
 
-def ours(part: Part, inputs: Codes) -> Codes:
+def ours(part: Conversion, inputs: Codes) -> Codes:
     codes = fp.cast(inputs, part.target, part.source)
     return codes if part.holder == part.target else codes.astype(np.uint32) << np.uint32(13)
 

@@ -1,6 +1,6 @@
 /* A library that answers like the CUDA driver, without a GPU: memory is the host's.  A launched kernel of the recorder,
-   `convert`, writes its input's low 16 bits, counted up from `start`, to `out`; any other does nothing, and a line on
-   standard error says that it was launched.  It shows that calls arrive with the arguments they should have, those of
+   `convert`, writes its input's low 16 bits, counted up from `start`, to `out`, and one of `multiply` what it was given;
+   any other does nothing, and a line on standard error says that it was launched.  It shows that calls arrive with the arguments they should have, those of
    analysis/gpu/driver.py and those that Numba makes for fpemu, and nothing about what a kernel computes. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -43,11 +43,21 @@ int cuModuleLoadData(void **module, const void *image)
 int cuModuleGetFunction(void **function, void *module, const char *name)
 {
     *function = strdup(name);
-    return strcmp(name, "convert") ? NOT_FOUND : OK;
+    return strcmp(name, "convert") && strcmp(name, "multiply") ? NOT_FOUND : OK;
 }
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **arguments, void **extra)
 {
+    if (!strcmp(function, "multiply")) {
+        uint32_t *d = *(uint32_t **)arguments[3];
+        for (int i = 0; i < 3; i++)
+            d[i] = **(uint32_t **)arguments[i];
+        d[3] = *(uint32_t *)arguments[4];
+        d[4] = *(uint32_t *)arguments[5];
+        d[5] = gx;
+        d[6] = bx;
+        return gy != 1 || gz != 1 || by != 1 || bz != 1 || shared || stream || extra ? NOT_FOUND : OK;
+    }
     if (strcmp(function, "convert")) {
         fprintf(stderr, "launch %s, %u blocks of %u, stream %p\n", (char *)function, gx, bx, stream);
         return OK;

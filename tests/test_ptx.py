@@ -20,9 +20,10 @@ nvjitlink = pytest.importorskip("cuda.bindings.nvjitlink", reason="needs numba-c
 
 from numba import cuda, types  # noqa: E402
 
+from fpemu.engines import ENGINES, BlockSum, Chain, promoted  # noqa: E402
 from fpemu.kernels.spec import LANE32, LANE64, STOCHASTIC  # noqa: E402
 from fpemu.targets import cuda as grids  # noqa: E402
-from fpemu.targets import cuda_stats, host_stats  # noqa: E402
+from fpemu.targets import cuda_matmul, cuda_stats, device_matmul, host_stats  # noqa: E402
 
 pytestmark = [pytest.mark.ptx, pytest.mark.skipif(grids.SIMULATED, reason="the simulator compiles nothing")]
 
@@ -112,6 +113,21 @@ def _others() -> Iterator[Kernel]:
                 yield Kernel(cuda_stats.loss_grid, (not lane_itself, work.plan, work.lane, reads))
 
 
+@lru_cache(maxsize=1)
+def matrix_products() -> dict[Kernel, tuple[Any, ...]]:
+    """The grids of all engines that have one, and what they are made of but for plans and the widths of codes."""
+    promoting = [promoted(ENGINES[name], 128) for name in ("hopper.wgmma.e4m3.fp32", "ampere.mma.fp16.fp16")]
+    found = {}
+    for engine in (*ENGINES.values(), *promoting, fp.engines.chain(fp.FloatFormat.ieee(7, 8), "fp16")):
+        if isinstance(engine.arithmetic, BlockSum):
+            facts = device_matmul.facts_of(engine)
+            found[Kernel(cuda_matmul.block_sum_grid, facts)] = facts[:6]
+        elif isinstance(engine.arithmetic, Chain):
+            facts = device_matmul.facts_of(engine)
+            found[Kernel(cuda_matmul.chain_grid, facts)] = facts[:2]
+    return found
+
+
 def each_plan() -> list[Kernel]:
     """One kernel for every plan, with those widths that come first."""
     first = {facts[:3]: facts for facts in reversed(conversions())}
@@ -122,7 +138,7 @@ def each_plan() -> list[Kernel]:
 @pytest.fixture(autouse=True)
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makers of grids give back the function and its signature."""
-    for module in (grids, cuda_stats):
+    for module in (grids, cuda_stats, cuda_matmul):
         monkeypatch.setattr(module, "compiled", lambda function, *signature: (function, types.void(*signature)))
 
 
@@ -158,7 +174,7 @@ def faults(kernel: Kernel, capability: tuple[int, int], monkeypatch: pytest.Monk
     ptx = ptx_of(kernel, capability, monkeypatch)
     log = linked(ptx, capability)
     found = []
-    if FUSED.search(ptx):
+    if {f"f{match[2]}" for match in FUSED.findall(ptx)} - (may_contract(kernel) if is_product(kernel) else set()):
         found.append("a contracted multiply-add")
     if {f"f{width}" for width in LOOSE.findall(ptx)} - may_contract(kernel):
         found.append("a product that might be contracted")
@@ -174,11 +190,23 @@ def faults(kernel: Kernel, capability: tuple[int, int], monkeypatch: pytest.Monk
     return [f"{kernel.label}, {capability}: {fault}" for fault in found]
 
 
+def is_product(kernel: Kernel) -> bool:
+    """Whether it is of the grids that multiply matrices, where fused multiply-adds are part of the arithmetic."""
+    return kernel.maker in (cuda_matmul.block_sum_grid, cuda_matmul.chain_grid)
+
+
 def may_contract(kernel: Kernel) -> set[str]:
     """In which types a kernel multiplies where a contraction is proved to change nothing.
 
-    Stochastic subnormals (kernels/fixed_shift.py, float32) and squares in the histogram (scaled by a power of two).
+    Stochastic subnormals (kernels/fixed_shift.py, float32), squares in the histogram (scaled by a power of two), and products that are
+    exact (targets/cuda_matmul.py); or that are meant to be fused with a sum.
     """
+    if kernel.maker is cuda_matmul.block_sum_grid:
+        return {"f32", "f64"}
+    if kernel.maker is cuda_matmul.chain_grid:
+        kind = kernel.facts[0]
+        machine = {f"f{kind[5:7]}"} if kind.endswith("fused") else set()
+        return machine if kind.startswith("float") else {"f64"} | ({"f32"} if kind.startswith("short") else set())
     plans = [fact for fact in kernel.facts if hasattr(fact, "rounding")]
     stochastic = any(plan.rounding == STOCHASTIC for plan in plans)
     return ({"f32"} if stochastic else set()) | ({"f64"} if kernel.maker is cuda_stats.histogram_grid else set())
@@ -202,6 +230,24 @@ def test_plans_compile(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
 def test_the_other_kernels_compile(capability: tuple[int, int], part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = [fault for kernel in others()[part::4] for fault in faults(kernel, capability, monkeypatch)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_matrix_products_compile(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of each kind, for one compute capability after another."""
+    wrong = []
+    kinds = {kind: kernel for kernel, kind in matrix_products().items()}
+    for number, kernel in list(enumerate(kinds.values()))[part::4]:
+        wrong += faults(kernel, CAPABILITIES[(number + number // 4) % len(CAPABILITIES)], monkeypatch)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_matrix_product_compiles_for_every_capability(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = [(kernel, capability) for kernel in matrix_products() for capability in CAPABILITIES]
+    wrong = [fault for kernel, capability in kernels[part::PARTS] for fault in faults(kernel, capability, monkeypatch)]
     assert not wrong, "\n".join(wrong)
 
 
@@ -240,6 +286,10 @@ def test_the_checks_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         function.__wrapped__ = function  # type: ignore[attr-defined]
         found = faults(Kernel(function, ()), (9, 0), monkeypatch)
         assert any(fault in line for line in found), found
+    # The machine's products, left to the compiler.
+    monkeypatch.setattr(cuda_matmul, "product32", cuda_matmul._product)
+    rounded = next(one for one in matrix_products() if one.facts[0] == "float32 rounded")
+    assert any("a contracted multiply-add" in line for line in faults(rounded, (9, 0), monkeypatch))
 
 
 def test_formats_of_every_kind_are_among_the_kernels() -> None:

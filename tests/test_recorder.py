@@ -22,10 +22,9 @@ from analysis.gpu.compare import DIFFERS, IDENTICAL, NAN_CODES, Comparison, comp
 from analysis.gpu.driver import DriverError
 from analysis.gpu.hashing import chunk_hashes, is_nan, mix
 from analysis.gpu.inputs import EVERYTHING, LOW_HALVES, Codes, Coverage, kept_patterns, patterns
-from analysis.gpu.parts import PARTS, Part, release
+from analysis.gpu.parts import PARTS, Conversion, converted, release
 from analysis.gpu.record import CannotRecord, record
 from analysis.gpu.recording import MANIFEST, MOST_BYTES, MOST_FILES, Recording, RecordingError
-from analysis.gpu.replay import predicted
 from analysis.gpu.speed import missing, timing
 from fpemu import FORMATS
 from fpemu.kernels.random import GOLDEN, random_word, seed_key
@@ -190,7 +189,7 @@ PREDICTED = [  # part, input, code; the sources are those of analysis/gpu/parts.
 def test_predictions(name: str, pattern: int, code: int) -> None:
     part = PARTS[name]
     inputs = np.array([pattern], part.source.code_dtype)
-    got = predicted(part, part.prediction({"torch": "2.11.0+cu130"}), inputs)
+    got = converted(part, part.prediction({"torch": "2.11.0+cu130"}), inputs)
     assert got.dtype == part.holder.code_dtype and hex(got[0]) == hex(code)
 
 
@@ -198,7 +197,7 @@ def test_torch_saturates_since_2_13() -> None:
     part = PARTS["torch-fp32-e4m3"]
     infinity = np.array([0x7F800000], np.uint32)
     for version, code in (("2.12.1", 0x7F), ("2.13.0+cu130", 0x7E), ("absent", 0x7F)):
-        assert predicted(part, part.prediction({"torch": version}), infinity)[0] == code
+        assert converted(part, part.prediction({"torch": version}), infinity)[0] == code
     assert release("2.13.0a0+git") == (2, 13) and release("absent") == ()
 
 
@@ -358,7 +357,7 @@ class Failing(StandIn):
         super().__init__()
         self.at, self.error = at, error
 
-    def codes(self, part: Part, first: int, stop: int) -> Codes:
+    def codes(self, part: Conversion, first: int, stop: int) -> Codes:
         if part.name == self.at:
             raise self.error
         return super().codes(part, first, stop)
@@ -458,7 +457,7 @@ def test_a_failing_prediction_does_not_lose_the_recording(tmp_path: Path, monkey
     def broken(*arguments: Any) -> Codes:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("analysis.gpu.record.predicted", broken)
+    monkeypatch.setattr(Conversion, "predicted", broken)
     part = json.loads((recorded(tmp_path, TO_FP16) / MANIFEST).read_text())["parts"][0]
     assert part["unpredicted"] is None and part["prediction_failed"] == "RuntimeError: a fault of ours"
 
@@ -492,7 +491,7 @@ DAMAGES: dict[str, tuple[Any, str]] = {
     "path": (lambda m: m["files"][0].update(file="../x.npz"), "not a plain file name"),
     "hash": (lambda m: m["hash"].update(definition="crc32"), "defined otherwise"),
     "chunks": (lambda m: m["parts"][0].update(chunks=[[0, 1]]), "of shape"),
-    "far chunks": (lambda m: m["parts"][0].update(chunks=[[0, 10**15]]), "its source has chunks 0 to 65535"),
+    "far chunks": (lambda m: m["parts"][0].update(chunks=[[0, 10**15]]), "it has chunks 0 to 65535"),
     "no name": (lambda m: m["parts"][0].update(name=[]), r"part \[\] is unknown"),
     "base": (lambda m: m["parts"][0].update(base="nothing"), "nothing"),
 }
@@ -620,5 +619,5 @@ def test_every_float32_to_tf32(name: str) -> None:
     prediction = part.prediction({})
     for first, stop in EVERYTHING.blocks(64):
         inputs = patterns(F32, np.arange(first, stop))
-        wrong = np.flatnonzero(predicted(part, prediction, inputs) != device.codes(part, first, stop))
+        wrong = np.flatnonzero(converted(part, prediction, inputs) != device.codes(part, first, stop))
         assert not wrong.size, f"{wrong.size} differ, first {inputs[wrong[0]]:#x}"

@@ -18,9 +18,12 @@ from pretend_driver import build, needs_compiler
 
 pytest.importorskip("cuda.bindings.nvrtc")
 
-from analysis.gpu import compiler
+from analysis.gpu import compiler, multiply
 from analysis.gpu.instructions import ENTRY
+from analysis.gpu.kinds import TENSOR_CORES
+from analysis.gpu.multiply import MMA, Product
 from analysis.gpu.parts import PARTS, PTX
+from analysis.gpu.tensor_cores import Instruction
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.ptx
@@ -74,6 +77,70 @@ def test_a_kernel_compiles_to_its_instruction(name: str) -> None:
         assert opcodes and any(re.fullmatch(OPCODES[instruction.ptx], opcode) for opcode in opcodes), opcodes
 
 
+# ---- matrix instructions --------------------------------------------------------------------------------------------
+PRODUCTS = {part.product: name for name, part in TENSOR_CORES.parts.items() if isinstance(part, Instruction)}
+_TYPES = {"bf16": ".BF16", "tf32": ".TF32", "fp16": ""}
+_MMA_SHAPES = {32: "16816", 16: "1688"}  # of FP16 and BF16, by bytes of k
+
+
+def wanted_opcodes(product: Product) -> set[str]:
+    """The opcodes of the tensor cores in a kernel, and of the emulation of FP8."""
+    to = {"fp32": "F32", "fp16": "F16"}[product.accumulator]
+    bytes_of_k = product.k * product.a_format.bits // 8
+    if product.a in ("e4m3", "e5m2"):
+        a, b = product.a.upper(), product.b.upper()
+        if product.family != MMA:
+            return {f"QGMMA.64x{product.n}x32.{to}.{a}.{b}"}
+        unpacked = {f"F2FP.F16.{kind}.UNPACK_B" for kind in (a, b)}
+        return {f"HMMA.{_MMA_SHAPES[bytes_of_k]}.{to}", *unpacked, "FADD" if to == "F32" else "HADD2"}
+    if product.family != MMA:
+        return {f"HGMMA.64x{product.n}x{product.k}.{to}{_TYPES[product.a]}"}
+    shape = {8: "1688", 4: "1684"}[product.k] if product.a == "tf32" else _MMA_SHAPES[bytes_of_k]
+    return {f"HMMA.{shape}.{to}{_TYPES[product.a]}"}
+
+
+@pytest.mark.parametrize("product", PRODUCTS, ids=PRODUCTS.values())
+def test_a_kernel_multiplies_by_its_instruction(product: Product) -> None:
+    cubin, ptx = compiler.compile_source(product.source, HOPPER + product.architecture_suffix)
+    assert cubin.startswith(b"\x7fELF") and f".entry {multiply.ENTRY}(" in ptx
+    issued = re.findall(r"\b(w?g?mma[\w.]*?\.m\d+n\d+k\d+[\w.]*)", ptx)
+    assert set(issued) == {product.ptx}, "the one matrix instruction in the kernel"
+    opcodes = compiler.opcodes(cubin)
+    if compiler.disassembler() is None:
+        assert opcodes is None
+        return
+    assert opcodes is not None
+    arithmetic = {name for name in opcodes if re.match(r"[HQ]G?MMA|F2FP|FADD|HADD2|FFMA|FMUL|LDL|STL|HFMA2\.", name)}
+    promotion = {"FADD"} if product.promote else set()
+    assert arithmetic - {"HFMA2.MMA"} == wanted_opcodes(product) | promotion
+
+
+def test_other_scales_are_other_machine_code(tmp_path: Path) -> None:
+    """Of scale-d 0 a predicate, of the immediate scales a modifier; A from registers has one descriptor."""
+    if compiler.disassembler() is None:
+        pytest.skip("no disassembler")
+    marks = {"scale-d-0": "UP0", "negative-a": "].negA", "negative-b": "].negB", "registers": ", R"}
+    for word, mark in marks.items():
+        part = TENSOR_CORES.parts[f"wgmma-fp16-fp32-{word}"]
+        assert isinstance(part, Instruction)
+        cubin, _ = compiler.compile_source(part.product.source, "sm_90a")
+        (tmp_path / "kernel.cubin").write_bytes(cubin)
+        tool = str(compiler.disassembler())
+        done = subprocess.run([tool, str(tmp_path / "kernel.cubin")], capture_output=True, text=True, check=True)
+        (line,) = [line for line in done.stdout.splitlines() if "HGMMA" in line]
+        operands = line.split("HGMMA")[1].split(",", 1)[1]
+        assert mark in f",{operands}" if word != "registers" else re.match(r" R\d+, gdesc", operands), line
+
+
+def test_wgmma_is_of_hopper_alone() -> None:
+    part = TENSOR_CORES.parts["wgmma-fp16-fp32-k16"]
+    assert isinstance(part, Instruction)
+    for architecture in ("sm_90", "sm_80a", "sm_100a"):
+        with pytest.raises(compiler.CannotCompile):
+            compiler.compile_source(part.product.source, architecture)
+
+
+# ---- calls of the driver --------------------------------------------------------------------------------------------
 def test_what_an_older_gpu_lacks_is_an_error_of_one_line() -> None:
     instruction = PARTS["ptx-fp32-e4m3-rn-satfinite"].instruction
     assert instruction is not None
@@ -93,7 +160,8 @@ CALLS = """
 import ctypes, json, sys
 import numpy as np
 from analysis.gpu import compiler, driver
-from analysis.gpu.device import CudaDevice, Unavailable
+from analysis.gpu.device import CudaDevice
+from analysis.gpu.part import Unavailable
 from analysis.gpu.parts import PARTS
 names = "ptx-fp32-fp16-rn", "ptx-fp32-e4m3-rn-satfinite", "ptx-fp16-e5m2-rn-satfinite"
 compiled = {PARTS[n].instruction.source: compiler.compile_source(PARTS[n].instruction.source, "sm_90") for n in names}
@@ -153,3 +221,54 @@ def test_the_driver_gets_the_right_calls(tmp_path: Path, pinned: bool) -> None:
     assert told["refused"] == "does not compile for sm_90: error: refused"
     assert told["times"] == [0.00125] * 3
     assert told["error"] == "cuModuleLoadData: CUDA_ERROR_INVALID_IMAGE"
+
+
+PRODUCT_CALLS = """
+import ctypes, json, sys
+import numpy as np
+from analysis.gpu import compiler
+from analysis.gpu.device import CudaDevice
+from analysis.gpu.kinds import TENSOR_CORES
+from analysis.gpu.multiply import ENTRY
+from analysis.gpu.part import Unavailable
+parts = [TENSOR_CORES.parts[name] for name in ("mma-fp16-fp32-k16", "wgmma-e4m3-fp16-k32")]
+compiled = {part.kernel: compiler.compile_source(part.kernel, "sm_90" + part.product.architecture_suffix) for part in parts}
+asked = []
+
+def compile_source(source, architecture):
+    asked.append(architecture)
+    return compiled[source]
+
+compiler.compile_source = compile_source
+ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
+device = CudaDevice()
+told = {"refused": [], "given": []}
+for part in parts:
+    try:
+        device.codes(part, 0, 1)
+    except Unavailable as error:
+        told["refused"].append(str(error))
+    multipliers, operands = device._multipliers, part.operands(np.arange(2))
+    kernel = multipliers._context.load(compiled[part.kernel][0], ENTRY)
+    words = multipliers._run(kernel, part.product, 3, operands).reshape(-1).view(np.uint32)[:7]
+    first = [int(codes.reshape(-1).view(np.uint32)[0]) for codes in (operands.a, operands.b, operands.c)]
+    told["given"].append([words.tolist(), first])
+told["asked"] = asked
+print(json.dumps(told))
+"""
+
+
+@needs_compiler
+def test_matrix_kernels_get_their_operands_and_are_checked(tmp_path: Path) -> None:
+    """The pretended kernel tells what it was given; it multiplies nothing, which the check before a recording finds."""
+    library = build(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", PRODUCT_CALLS, str(library)], capture_output=True, text=True, cwd=HERE.parent
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["asked"] == ["sm_90", "sm_90a"]
+    for (words, first), tiles, threads in zip(told["given"], (64, 16), (32, 128), strict=True):
+        assert words == [*first, tiles, 3, tiles, threads]
+    assert all("exact sums of small integers are wrong, first in tile 0, row 0" in text for text in told["refused"])
+    assert len(told["refused"]) == 2

@@ -24,9 +24,9 @@ from matplotlib.patches import Patch
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import label
 from analysis.gpu.classes import CLASSES
-from analysis.gpu.compare import DIFFERS, IDENTICAL, NAN_CODES, Comparison, compare, described, ranges
-from analysis.gpu.inputs import chunk_inputs
-from analysis.gpu.parts import FPEMU, PARTS, PTX, STACKS, TORCH
+from analysis.gpu.compare import DIFFERS, IDENTICAL, NAN_CODES, Comparison, compare, ranges
+from analysis.gpu.kinds import CONVERSIONS
+from analysis.gpu.parts import FPEMU, PARTS, PTX, STACKS, TORCH, Conversion
 from analysis.gpu.recording import MANIFEST, RECORDINGS, Recording, recordings
 
 RECORD = "python -m analysis.gpu record conversions"
@@ -82,7 +82,7 @@ def plan(profile: Profile) -> list[Unit]:
     """One unit a recording, known by its manifest; one that says so where there is none."""
     units: list[Unit] = [
         {"recording": folder.name, "manifest": hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]}
-        for folder in recordings(RECORDINGS)
+        for folder in recordings(RECORDINGS, CONVERSIONS)
     ]
     return units or [{"recording": NOTHING}]
 
@@ -118,16 +118,17 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
 
 def _part(one: Comparison) -> dict[str, Any]:
     part = one.part
+    assert isinstance(part, Conversion)
     return {
         "part": part.name,
         "stack": part.stack,
         "how": part.how,
         "source": part.source.name,
         "target": part.target.name,
-        "prediction": described(one.prediction),
+        "prediction": part.described(one.prediction),
         "status": one.status,
-        "inputs_replayed": one.chunks * chunk_inputs(part.source),
-        "inputs_recorded": one.in_all * chunk_inputs(part.source),
+        "inputs_replayed": one.chunks * part.chunk,
+        "inputs_recorded": one.in_all * part.chunk,
         "chunks_replayed": one.chunks,
         "chunks_recorded": one.in_all,
         "chunks_differing": int(one.differing.size),

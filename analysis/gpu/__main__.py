@@ -1,7 +1,8 @@
 """``python -m analysis.gpu``: record what a GPU does, and compare recordings with fpemu.
 
 Exit codes of ``record``: 0 recorded; 1 nothing recorded, or failed on the way (the same command goes on).
-Exit codes of ``compare``: 0 identical; 1 differences, or a device that did not repeat itself; 2 nothing to compare, or damaged.
+Exit codes of ``compare``: 0 identical; 1 differences (other than of libraries' products), or a device that did not
+repeat itself; 2 nothing to compare, or damaged.
 Both: 2 a wrong command line; 130 interrupted.
 """
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.gpu.device import CudaDevice
 from analysis.gpu.driver import DriverError
-from analysis.gpu.parts import PARTS
+from analysis.gpu.kinds import KINDS
 from analysis.gpu.record import CannotRecord, record
 from analysis.gpu.recording import RECORDINGS, Recording, RecordingError, recordings
 
@@ -31,22 +32,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis.gpu", description=str(__doc__).partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     recorder = commands.add_parser("record", help="record what the first GPU of this machine does")
-    recorder.add_argument("what", choices=["conversions"], help="every conversion over every input of its source")
+    recorder.add_argument(
+        "what",
+        choices=list(KINDS),
+        help="every conversion over every input of its source; or matrix products of tensor cores over seeded inputs",
+    )
     recorder.add_argument(
         "--out", type=Path, default=RECORDINGS, metavar="DIR", help="gets <gpu>-<date>/ (default: reports/recordings)"
     )
     recorder.add_argument(
         "--parts", default="*", metavar="PATTERN", help="only parts whose names match, e.g. 'ptx-*' (default: all)"
     )
+    recorder.add_argument("--quick", action="store_true", help="fewer outputs of each class (tensor-cores alone)")
     comparer = commands.add_parser("compare", help="replay recordings on the CPU and name every difference")
     comparer.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="recordings (default: all of reports/recordings)"
     )
     comparer.add_argument(
-        "--stride", type=_positive, default=1, metavar="N", help="replay every N-th chunk of 65,536 inputs (default: 1)"
+        "--stride", type=_positive, default=1, metavar="N", help="replay every N-th chunk of outputs (default: 1)"
     )
     comparer.add_argument(
-        "--examples", type=_positive, default=8, metavar="N", help="differing inputs to show of a part (default: 8)"
+        "--examples", type=_positive, default=8, metavar="N", help="differing outputs to show of a part (default: 8)"
     )
     comparer.add_argument("--json", action="store_true", help="print the comparison as JSON")
     return parser
@@ -64,10 +70,15 @@ def _say(line: str) -> None:
 
 
 def _record(arguments: argparse.Namespace) -> int:
-    chosen = [part for name, part in PARTS.items() if fnmatch.fnmatchcase(name, arguments.parts)]
+    kind = KINDS[arguments.what]
+    chosen = [part for name, part in kind.parts.items() if fnmatch.fnmatchcase(name, arguments.parts)]
     if not chosen:
-        raise CannotRecord(f"no part matches {arguments.parts!r}; there are: {', '.join(PARTS)}")
-    place = record(CudaDevice(), arguments.out, parts=chosen, tell=_say)
+        raise CannotRecord(f"no part matches {arguments.parts!r}; there are: {', '.join(kind.parts)}")
+    try:
+        coverage = kind.coverage(arguments.quick)
+    except ValueError as error:
+        raise CannotRecord(str(error)) from None
+    place = record(CudaDevice(), arguments.out, kind=kind, parts=chosen, coverage=coverage, tell=_say)
     print(f"wrote {place}")
     return 0
 
@@ -91,7 +102,7 @@ def _compare(arguments: argparse.Namespace) -> int:
             examples=arguments.examples,
             watch=lambda name: _say(f"replaying {name}"),
         )
-        same = same and bool(found) and all(one.is_identical and one.deterministic for one in found)
+        same = same and bool(found) and not any(one.is_failure for one in found)
         told.append({"recording": recording.name, "device": recording.manifest["device"]["name"], **_parts(found)})
         if not arguments.json:
             print(_text(recording, found))

@@ -7,21 +7,16 @@ both sides) is told apart from any other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.gpu.classes import CLASSES, classify
 from analysis.gpu.hashing import Hashes, chunk_hashes, is_nan
-from analysis.gpu.inputs import chunk_inputs, kept_patterns, patterns
-from analysis.gpu.parts import PARTS, Part, Prediction
+from analysis.gpu.part import REPLAYED, NoPrediction, Numbers, Part, hexadecimal
 from analysis.gpu.recording import PartData, Recording, RecordingError
-from analysis.gpu.replay import BLOCK_CHUNKS, predicted
-from fpemu import reference
-from fpemu.testing.report import describe, told
 
 IDENTICAL, NAN_CODES, DIFFERS = "identical", "other NaN codes", "differs"
 EXAMPLES = 8
@@ -31,7 +26,7 @@ Watch = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Example:
-    """One input, what the device made of it and what fpemu does; all bit patterns."""
+    """One output by its number (of a conversion: its input), what the device gave and what fpemu does."""
 
     input: int
     device: int
@@ -41,17 +36,53 @@ class Example:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Of the kept inputs of a class: how many there are, how many differ, how many only in the code of a NaN."""
+    """Of the kept outputs of a class: how many there are, how many differ, how many only in the code of a NaN.
+
+    Where a chunk is of one class also ``replayed`` and ``proved``: outputs of all replayed chunks of the class, and of
+    those whose hashes are the device's, all of whose outputs are identical; and ``unpredicted``, how many of all
+    recorded outputs surprised when they were recorded (None where that was not looked at).
+    """
 
     input_class: str
     kept: int
     differing: int
     nan_codes: int
+    replayed: int | None = None
+    proved: int | None = None
+    unpredicted: int | None = None
 
     @property
     def status(self) -> str:
         """One of IDENTICAL, NAN_CODES, DIFFERS."""
         return DIFFERS if self.differing else NAN_CODES if self.nan_codes else IDENTICAL
+
+    @property
+    def identical(self) -> int:
+        """Kept outputs that are the device's, bit for bit."""
+        return self.kept - self.differing - self.nan_codes
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain data."""
+        counts = {
+            "class": self.input_class,
+            "kept": self.kept,
+            "differing": self.differing,
+            "nan_codes": self.nan_codes,
+        }
+        if self.replayed is not None:
+            counts |= {"replayed": self.replayed, "proved": self.proved, "unpredicted": self.unpredicted}
+        return counts
+
+    def text(self) -> str:
+        """How many outputs of the class are identical, of how many."""
+        words = f"{self.input_class:<18} {self.identical:>7,} of {self.kept:,} kept outputs identical"
+        if self.nan_codes:
+            words += f", {self.nan_codes:,} differ in NaN codes alone"
+        if self.replayed is not None:
+            words += f"; {self.proved:,} of {self.replayed:,} in chunks that are identical"
+        if self.unpredicted:
+            words += f"; {self.unpredicted:,} unpredicted when recorded"
+        return words
 
 
 @dataclass(frozen=True)
@@ -64,13 +95,13 @@ class Comparison:
     chunks, in_all: how many chunks were replayed, of how many that were recorded.
     differing, nan_codes: numbers of the chunks that differ, and of those that differ only in codes of NaNs; by their
         hashes, and where they were not replayed by their kept codes.
-    classes: the kept inputs by class. examples: inputs that differ, the gravest first.
+    classes: the kept outputs by class. examples: inputs that differ, the gravest first.
     deterministic: whether the device gave the same twice.
-    unpredicted: how many of all recorded inputs surprised when they were recorded; None where that was not looked at.
+    unpredicted: how many of all recorded outputs surprised when they were recorded; None where that was not looked at.
     """
 
     part: Part
-    prediction: Prediction
+    prediction: Any
     chunks: int
     in_all: int
     differing: NDArray[np.int64]
@@ -90,14 +121,18 @@ class Comparison:
         """Whether every replayed code is the device's, those of NaNs included."""
         return self.status == IDENTICAL
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether there is a difference that is no matter of a library's version."""
+        return not self.part.ages and not (self.is_identical and self.deterministic)
+
     def record(self) -> dict[str, Any]:
         """The same as plain data."""
         return {
             "part": self.part.name,
             "how": self.part.how,
-            "source": self.part.source.name,
-            "target": self.part.target.name,
-            "prediction": described(self.prediction),
+            **self.part.facts(),
+            "prediction": self.part.described(self.prediction),
             "status": self.status,
             "chunks_replayed": self.chunks,
             "chunks_recorded": self.in_all,
@@ -105,61 +140,56 @@ class Comparison:
             "chunks_with_other_nan_codes": ranges(self.nan_codes, most=None),
             "unpredicted_inputs": self.unpredicted,
             "deterministic": self.deterministic,
-            "classes": [
-                {"class": row.input_class, "kept": row.kept, "differing": row.differing, "nan_codes": row.nan_codes}
-                for row in self.classes
-            ],
+            "classes": [row.record() for row in self.classes],
             "examples": [
                 {
-                    "input": _hex(example.input, self.part.source.bits),
-                    "device": _hex(example.device, self.part.holder.bits),
-                    "fpemu": _hex(example.fpemu, self.part.holder.bits),
+                    **self.part.shown(example.input),
+                    "device": hexadecimal(example.device, self.part.holder),
+                    "fpemu": hexadecimal(example.fpemu, self.part.holder),
                     "class": example.input_class,
                 }
                 for example in self.examples
             ],
         }
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The same as tidy rows, one a class of inputs: facts of the part, counts, and the first output that differs."""
+        facts = {"part": self.part.name, "how": self.part.how, **self.part.facts(), "deterministic": self.deterministic}
+        first = {example.input_class: example for example in reversed(self.examples)}
+        rows = []
+        for row in self.classes:
+            example = first.get(row.input_class)
+            rows.append({**facts, **row.record(), "identical": row.identical, "example": self._line(example)})
+        return rows
+
+    def _line(self, example: Example | None) -> str:
+        if example is None:
+            return "none"
+        return (
+            f"{self.part.sketched(example.input, example.input_class)}: "
+            f"device {hexadecimal(example.device, self.part.holder)}, "
+            f"fpemu {hexadecimal(example.fpemu, self.part.holder)}"
+        )
+
     def text(self) -> str:
         """What there is to say of the part, in one line if it is identical."""
-        inputs = self.chunks * chunk_inputs(self.part.source)
-        lines = [f"{self.part.name:<28} {self.status:<16} {inputs:>13,} inputs   {self.part.how}"]
+        outputs = self.chunks * self.part.chunk
+        lines = [f"{self.part.name:<28} {self.status:<16} {outputs:>13,} outputs  {self.part.how}"]
         for words, chunks in (("differ", self.differing), ("differ in NaN codes", self.nan_codes)):
             if chunks.size:
                 lines.append(f"    {chunks.size:,} of {self.in_all:,} chunks {words}: {', '.join(ranges(chunks))}")
         if self.unpredicted:
-            were = "input was" if self.unpredicted == 1 else "inputs were"
+            were = "output was" if self.unpredicted == 1 else "outputs were"
             lines.append(f"    {self.unpredicted:,} {were} not predicted when it was recorded")
         if not self.deterministic:
             lines.append("    not the same when repeated on the device")
-        for example in self.examples:
-            lines.append(
-                f"    {_hex(example.input, self.part.source.bits)} ({example.input_class}): "
-                f"device {_hex(example.device, self.part.holder.bits)}, "
-                f"fpemu {_hex(example.fpemu, self.part.holder.bits)}"
-            )
+        if not self.is_identical:
+            lines += [f"    {row.text()}" for row in self.classes if row.kept]
+        lines += [f"    {self._line(example)}" for example in self.examples]
         numbers = [example for example in self.examples if example.input_class != "NaN"]  # a NaN needs no explanation
         if numbers:
-            value = reference.value(numbers[0].input, self.part.source)
-            shown = told(value, self.prediction.cast, self.part.source)
-            lines += [
-                f"    {_hex(numbers[0].input, self.part.source.bits)} by {described(self.prediction)}:",
-                *("      " + line for line in shown.splitlines()),
-            ]
+            lines += [f"    {line}" for line in self.part.explained(self.prediction, numbers[0].input)]
         return "\n".join(lines)
-
-
-def described(prediction: Prediction) -> str:
-    """A prediction in words."""
-    words = describe(prediction.cast)
-    if prediction.nan_rule is not None:
-        return f"{words}, NaN codes {prediction.nan_rule.__name__.replace('_', ' ')}"
-    code = prediction.cast.nan_code
-    return words if code is None else f"{words} as {code:#x}"
-
-
-def _hex(code: int, bits: int) -> str:
-    return f"0x{code:0{-(-bits // 4)}x}"
 
 
 def ranges(numbers: NDArray[np.int64], most: int | None = 12) -> list[str]:
@@ -196,41 +226,51 @@ def compare(
 
     Raises
     ------
-    RecordingError: hashes and kept codes of a part contradict each other.
+    RecordingError: hashes and kept codes of a part contradict each other, or nothing is known of such a device.
     ValueError: a stride below 1.
     """
     if stride < 1:
         raise ValueError(f"stride must be at least 1, not {stride}")
-    software = {str(name): str(version) for name, version in recording.manifest["software"].items()}
     replays: dict[Any, tuple[Hashes, Hashes]] = {}  # parts of the same prediction are replayed once
     found = []
     for name, data in recording.parts.items():
         watch(name)
-        part = PARTS[name]
-        prediction = part.prediction(software)
-        chunks = data.coverage.chunks[::stride]
-        key = (part.source, part.target, prediction, data.coverage)
-        if key not in replays:
-            replays[key] = _replay(part, prediction, chunks)
+        part = recording.kind.parts[name]
         try:
+            prediction = part.prediction(recording.about)
+            key = (part.replay_key(prediction), data.coverage)
+            if key not in replays:
+                replays[key] = _replay(part, prediction, data.coverage.chunks[::stride])
             found.append(_compared(part, prediction, data, stride, examples, replays[key]))
-        except RecordingError as error:
+        except (RecordingError, NoPrediction) as error:
             raise RecordingError(f"{recording.name}: {name}: {error}") from None
     return found
 
 
-def _replay(part: Part, prediction: Prediction, chunks: NDArray[np.int64]) -> tuple[Hashes, Hashes]:
+def tidy(recording: Recording, found: list[Comparison]) -> list[dict[str, Any]]:
+    """A comparison as tidy rows, one a part and class of inputs.
+
+    Columns: recording, hardware; part, how, and the facts of its kind (engine, shape, formats, k; or call and sizes); class; kept,
+    identical, differing, nan_codes (of the kept outputs); where chunks are of one class replayed and proved (outputs in
+    replayed chunks, and in those whose hashes are the device's) and unpredicted (of all, when recorded); deterministic;
+    example, the first output that differs in words, or "none".
+    """
+    facts = {"recording": recording.name, "hardware": recording.hardware}
+    return [{**facts, **row} for one in found for row in one.rows()]
+
+
+def _replay(part: Part, prediction: Any, chunks: Numbers) -> tuple[Hashes, Hashes]:
     """The hashes and class hashes that chunks should have."""
     found = [(np.empty(0, np.uint64), np.empty(0, np.uint64))]
-    for start in range(0, chunks.size, BLOCK_CHUNKS):
-        codes = predicted(part, prediction, patterns(part.source, chunks[start : start + BLOCK_CHUNKS]))
-        found.append(chunk_hashes(codes, part.holder, chunk_inputs(part.source)))
+    for start in range(0, chunks.size, REPLAYED):
+        codes = part.predicted(prediction, chunks[start : start + REPLAYED])
+        found.append(chunk_hashes(codes, part.holder, part.chunk))
     raw, by_class = zip(*found, strict=True)
     return np.concatenate(raw), np.concatenate(by_class)
 
 
 def _compared(
-    part: Part, prediction: Prediction, data: PartData, stride: int, most: int, replay: tuple[Hashes, Hashes]
+    part: Part, prediction: Any, data: PartData, stride: int, most: int, replay: tuple[Hashes, Hashes]
 ) -> Comparison:
     chunks = data.coverage.chunks
     replayed = slice(None, None, stride)
@@ -239,6 +279,7 @@ def _compared(
     state = np.full(chunks.size, -1)  # of each chunk: not replayed, identical, other NaN codes, differs
     state[replayed] = other.astype(int) + grave
     classes, examples, from_kept = _kept(part, prediction, data, state, most)
+    classes = _with_chunks(classes, part, data, state)
     state = np.maximum(state, from_kept)  # a chunk that was not replayed can differ by its kept codes
     examples += _surprised(part, prediction, data, most)
     return Comparison(
@@ -255,8 +296,27 @@ def _compared(
     )
 
 
+def _with_chunks(
+    rows: tuple[ClassCount, ...], part: Part, data: PartData, state: NDArray[np.int64]
+) -> tuple[ClassCount, ...]:
+    """The counts with those of whole chunks, where a chunk is of one class."""
+    kinds = part.class_of_chunks(data.coverage.chunks)
+    if kinds is None:
+        return rows
+    surprised = data.facts.get("unpredicted_by_class") or {}
+    return tuple(
+        replace(
+            row,
+            replayed=int(np.count_nonzero((kinds == number) & (state >= 0))) * part.chunk,
+            proved=int(np.count_nonzero((kinds == number) & (state == 0))) * part.chunk,
+            unpredicted=surprised.get(row.input_class),
+        )
+        for number, row in enumerate(rows)
+    )
+
+
 def _kept(
-    part: Part, prediction: Prediction, data: PartData, state: NDArray[np.int64], most: int
+    part: Part, prediction: Any, data: PartData, state: NDArray[np.int64], most: int
 ) -> tuple[tuple[ClassCount, ...], list[Example], NDArray[np.int64]]:
     """The kept codes by class, those that differ, and the state of each chunk as far as they tell it.
 
@@ -264,13 +324,16 @@ def _kept(
     """
     if data.codes is None:
         return (), [], np.full(state.size, -1)
-    inputs = kept_patterns(part.source, data.coverage.chunks)
-    ours = predicted(part, prediction, inputs.reshape(-1)).reshape(inputs.shape)
+    chunks = data.coverage.chunks
+    numbers = part.kept_numbers(chunks)
+    places = np.searchsorted(chunks, part.kept_chunks(chunks))  # of the chunks of which codes are kept
+    ours = part.predicted_at(prediction, numbers)
     other = data.codes != ours
     nans = other & is_nan(data.codes, part.holder) & is_nan(ours, part.holder)
-    if np.any(other & (state == 0)[:, None]) or np.any((other & ~nans) & (state == 1)[:, None]):
+    of_kept = state[places]
+    if np.any(other & (of_kept == 0)[:, None]) or np.any((other & ~nans) & (of_kept == 1)[:, None]):
         raise RecordingError("kept codes differ where the hashes of their chunks do not")
-    kinds = classify(inputs.reshape(-1), part.source, part.target).reshape(inputs.shape)
+    kinds = part.classify(numbers)
     rows = tuple(
         ClassCount(
             name,
@@ -278,27 +341,30 @@ def _kept(
             int(np.count_nonzero(here & other & ~nans)),
             int(np.count_nonzero(here & nans)),
         )
-        for number, name in enumerate(CLASSES)
+        for number, name in enumerate(part.classes)
     )
     examples = []
     for wrong in (other & ~nans, nans):
-        for number, name in enumerate(CLASSES):
+        for number, name in enumerate(part.classes):
             for place in map(tuple, np.argwhere(wrong & (kinds == number))[:most]):
-                examples.append(Example(int(inputs[place]), int(data.codes[place]), int(ours[place]), name))
-    told = np.where((other & ~nans).any(axis=1), 2, np.where(nans.any(axis=1), 1, -1))
+                examples.append(Example(int(numbers[place]), int(data.codes[place]), int(ours[place]), name))
+    told = np.full(state.size, -1)
+    told[places] = np.where((other & ~nans).any(axis=1), 2, np.where(nans.any(axis=1), 1, -1))
     return rows, examples, told
 
 
-def _surprised(part: Part, prediction: Prediction, data: PartData, most: int) -> list[Example]:
+def _surprised(part: Part, prediction: Any, data: PartData, most: int) -> list[Example]:
     """The surprises of the recording that are still some."""
     if not data.surprises.size:
         return []
-    inputs = data.surprises[:, 0].astype(part.source.code_dtype)
+    numbers = data.surprises[:, 0].astype(np.int64)
+    if np.any(numbers >= part.chunk * part.chunks_in_all):
+        raise RecordingError("a surprise is no output of it")
     codes = data.surprises[:, 1].astype(part.holder.code_dtype)
-    ours = predicted(part, prediction, inputs)
-    kinds = classify(inputs, part.source, part.target)
+    ours = part.predicted_at(prediction, numbers)
+    kinds = part.classify(numbers)
     return [
-        Example(int(inputs[i]), int(codes[i]), int(ours[i]), CLASSES[kinds[i]])
+        Example(int(numbers[i]), int(codes[i]), int(ours[i]), part.classes[kinds[i]])
         for i in np.flatnonzero(codes != ours)[:most]
     ]
 

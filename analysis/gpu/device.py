@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from ctypes import c_uint, c_ulonglong, c_void_p
+from functools import cached_property
 from importlib import metadata
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from analysis import environment
 from analysis.gpu import compiler
@@ -13,15 +18,16 @@ from analysis.gpu.driver import Context
 from analysis.gpu.inputs import CHUNK, Codes, chunk_inputs
 from analysis.gpu.instructions import ENTRY
 from analysis.gpu.libraries import fpemu_codes, torch_codes
-from analysis.gpu.parts import FPEMU, PTX, TORCH, Part
+from analysis.gpu.multipliers import Multipliers
+from analysis.gpu.part import Part, Unavailable
+from analysis.gpu.parts import FPEMU, PTX, TORCH, Conversion
+from analysis.gpu.products import LibraryProduct, Products
 from analysis.gpu.speed import Timing, timings
+from analysis.gpu.tensor_cores import Instruction
 
-LIBRARIES = ("numpy", "numba", "numba-cuda", "cuda-bindings", "torch", "cupy-cuda13x", "cupy-cuda12x")
+LIBRARIES = ("numpy", "numba", "numba-cuda", "cuda-bindings", "torch", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cublas")
+_MOST_BLOCKS, _BLOCK = 4096, 256  # of a launch: blocks, and threads of each
 BLOCK_CHUNKS = 1 << 10  # chunks converted at a time: 2**26 inputs, at most 256 MiB of codes
-
-
-class Unavailable(Exception):
-    """This part cannot be recorded here, for the reason given; the others can."""
 
 
 class Device(Protocol):
@@ -55,10 +61,9 @@ class CudaDevice:
 
     def __init__(self) -> None:
         self._context = Context()
-        self._size = BLOCK_CHUNKS * CHUNK * 4
-        self._memory = self._context.allocate(self._size)
-        self._host = self._context.host_buffer(self._size)
         self._kernels: dict[str, tuple[Any, bytes, str]] = {}
+        self._multipliers = Multipliers(self._context, self.architecture)
+        self._products = Products()
 
     @property
     def architecture(self) -> str:
@@ -86,27 +91,42 @@ class CudaDevice:
             **{name: version for name, version in found.items() if version != "absent"},
         }
 
+    @cached_property
+    def _buffers(self) -> tuple[Any, NDArray[np.uint8]]:
+        """Memory for the codes of a block of conversions, on the device and on the host."""
+        size = BLOCK_CHUNKS * CHUNK * 4
+        return self._context.allocate(size), self._context.host_buffer(size)
+
     def codes(self, part: Part, first: int, stop: int) -> Codes:
         """See Device."""
-        if part.stack == PTX:
+        if isinstance(part, Instruction):
+            return self._multipliers.codes(part, first, stop)
+        if isinstance(part, Conversion) and part.stack == PTX:
             return self._hardware(part, first, stop)
         try:
+            if isinstance(part, LibraryProduct):
+                return self._products.codes(part)
+            assert isinstance(part, Conversion)
             return {TORCH: torch_codes, FPEMU: fpemu_codes}[part.stack](part, first, stop)
         except Exception as error:  # of a library, whatever it is: the hardware's parts do not depend on it
             raise Unavailable(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
-    def _hardware(self, part: Part, first: int, stop: int) -> Codes:
+    def _hardware(self, part: Conversion, first: int, stop: int) -> Codes:
         assert part.instruction is not None
+        memory, host = self._buffers
         size = chunk_inputs(part.source)
         start, count = first * size, (stop - first) * size
         kernel, _, _ = self._kernel(part)
-        self._context.launch(kernel, self._memory, start, count // part.instruction.shape.lanes)
+        threads = count // part.instruction.shape.lanes
+        blocks = max(1, min(_MOST_BLOCKS, -(-threads // _BLOCK)))
+        arguments = (memory, c_void_p), (start, c_uint), (threads, c_ulonglong)
+        self._context.launch(kernel, blocks, _BLOCK, *arguments)
         dtype = part.holder.code_dtype
-        codes: Codes = self._host[: count * dtype.itemsize].view(dtype)
-        self._context.copy_to_host(codes, self._memory)
+        codes: Codes = host[: count * dtype.itemsize].view(dtype)
+        self._context.copy_to_host(codes, memory)
         return codes
 
-    def _kernel(self, part: Part) -> tuple[Any, bytes, str]:
+    def _kernel(self, part: Conversion) -> tuple[Any, bytes, str]:
         """The loaded kernel of a part, its machine code and its PTX."""
         if part.name not in self._kernels:
             assert part.instruction is not None
@@ -119,6 +139,11 @@ class CudaDevice:
 
     def detail(self, part: Part) -> dict[str, Any]:
         """See Device."""
+        if isinstance(part, Instruction):
+            return self._multipliers.detail(part)
+        if isinstance(part, LibraryProduct):
+            return self._products.detail(part)
+        assert isinstance(part, Conversion)
         if part.instruction is None:
             return {}
         _, cubin, _ = self._kernel(part)

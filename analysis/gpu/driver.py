@@ -18,7 +18,6 @@ class DriverError(Exception):
     """There is no usable GPU, or the driver refused a call; the message names the call and the error."""
 
 
-_LAUNCH_BLOCKS, _LAUNCH_THREADS = 4096, 256
 _DEFAULT_STREAM = 0
 
 
@@ -91,6 +90,10 @@ class Context:
         """Fill a host array from device memory, after all work before it."""
         self.call("cuMemcpyDtoH", host.ctypes.data, memory, host.nbytes)
 
+    def copy_to_device(self, memory: Any, host: NDArray[Any]) -> None:
+        """Fill device memory from a contiguous host array, after all work before it."""
+        self.call("cuMemcpyHtoD", memory, host.ctypes.data, host.nbytes)
+
     def copy_on_device(self, target: Any, source: Any, size: int) -> None:
         """Copy ``size`` bytes from device memory to device memory."""
         self.call("cuMemcpyDtoDAsync", target, source, size, _DEFAULT_STREAM)
@@ -105,12 +108,10 @@ class Context:
         module = self.call("cuModuleLoadData", cubin)
         return self.call("cuModuleGetFunction", module, entry.encode())
 
-    def launch(self, kernel: Any, memory: Any, start: int, threads: int) -> None:
-        """Launch a kernel ``(void *out, unsigned start, unsigned long long threads)`` over so many threads."""
-        blocks = max(1, min(_LAUNCH_BLOCKS, -(-threads // _LAUNCH_THREADS)))
-        types = (ctypes.c_void_p, ctypes.c_uint, ctypes.c_ulonglong)
-        arguments = ((int(memory), start, threads), types)
-        self.call("cuLaunchKernel", kernel, blocks, 1, 1, _LAUNCH_THREADS, 1, 1, 0, _DEFAULT_STREAM, arguments, 0)
+    def launch(self, kernel: Any, blocks: int, threads: int, *arguments: tuple[Any, Any]) -> None:
+        """Launch a kernel in so many blocks of so many threads; arguments with their ``ctypes`` types."""
+        values = tuple(int(value) for value, _ in arguments), tuple(kind for _, kind in arguments)
+        self.call("cuLaunchKernel", kernel, blocks, 1, 1, threads, 1, 1, 0, _DEFAULT_STREAM, values, 0)
 
     # ---- time -------------------------------------------------------------------------------------------------------
     def times(self, work: Callable[[], Any], rounds: int, calls: int = 1, warm_up: int = 3) -> list[float]:

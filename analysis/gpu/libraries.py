@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from analysis.gpu.inputs import Codes, chunk_inputs, patterns
-from analysis.gpu.parts import TF32_SHIFT, Part
+from analysis.gpu.parts import TF32_SHIFT, Conversion
 from fpemu.formats import FloatFormat
 
 _SIGNED = {8: "int8", 16: "int16", 32: "int32"}  # torch views bits as signed integers
 
 
-def torch_codes(part: Part, first: int, stop: int, device: str = "cuda") -> Codes:
+def torch_codes(part: Conversion, first: int, stop: int, device: str = "cuda") -> Codes:
     """PyTorch's ``tensor.to`` over the inputs of chunks ``[first, stop)``; they are made and cast on the device."""
     import torch
 
@@ -31,7 +31,7 @@ def _torch_dtype(format: FloatFormat) -> Any:
     return getattr(torch, format.name)
 
 
-def fpemu_codes(part: Part, first: int, stop: int) -> Codes:
+def fpemu_codes(part: Conversion, first: int, stop: int) -> Codes:
     """``fpemu.encode`` of values on the device, and ``fpemu.cast`` of codes where NumPy has no dtype for the values."""
     from numba import cuda
 

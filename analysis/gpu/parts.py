@@ -9,12 +9,17 @@ capability 9.0; of PyTorch: its sources (c10/util/Float8_e4m3fn.h and Copy.cu).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from analysis.gpu.inputs import Codes
+import fpemu
+from analysis.gpu.classes import CLASSES, classify
+from analysis.gpu.hashing import is_nan
+from analysis.gpu.inputs import CHUNK, LOW_HALVES, Codes, Coverage, chunk_inputs, chunks_in_all, kept_offsets, patterns
 from analysis.gpu.instructions import (
     BF16X2_TO_8X2,
     F8X2_TO_16X2,
@@ -27,6 +32,8 @@ from analysis.gpu.instructions import (
     Instruction,
     Shape,
 )
+from analysis.gpu.part import Numbers, Part, hexadecimal
+from fpemu import reference
 from fpemu.formats import FORMATS, FloatFormat
 from fpemu.policies import Cast
 
@@ -60,7 +67,7 @@ class Prediction:
     nan_rule: NanRule | None = None
 
 
-Predict = Callable[[dict[str, str]], Prediction]  # from the names of libraries and their versions
+Predict = Callable[[Mapping[str, str]], Prediction]  # from the names of libraries and their versions
 
 
 def always(prediction: Prediction) -> Predict:
@@ -69,16 +76,13 @@ def always(prediction: Prediction) -> Predict:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One implementation of one conversion.
+class Conversion(Part):
+    """One implementation of one conversion: a Part whose outputs are numbered by the bit pattern of their input.
 
     Attributes
     ----------
-    name: of the part, fit for a file name. stack: PTX, TORCH or FPEMU.
-    source, target: formats. how: the instruction, or the call.
-    prediction: from the libraries' versions to what fpemu says the outputs are.
-    base: a part whose outputs are nearly the same; what is stored is the exclusive or with them.
-    file: which file of a recording holds it.
+    stack: PTX, TORCH or FPEMU. source, target: formats.
+    predict: from the libraries' versions to what fpemu says the outputs are.
     instruction: for hardware parts.
     """
 
@@ -87,15 +91,121 @@ class Part:
     source: FloatFormat
     target: FloatFormat
     how: str
-    prediction: Predict
+    predict: Predict
     file: str
     base: str | None = None
     instruction: Instruction | None = None
 
     @property
+    def is_hardware(self) -> bool:
+        """See Part."""
+        return self.stack == PTX
+
+    @property
+    def kernel(self) -> str | None:
+        """See Part."""
+        return None if self.instruction is None else self.instruction.source
+
+    @property
     def holder(self) -> FloatFormat:
-        """The format whose codes the outputs are."""
+        """See Part."""
         return FORMATS["float32"] if self.target.name == "tfloat32" else self.target
+
+    @property
+    def chunk(self) -> int:
+        """See Part."""
+        return chunk_inputs(self.source)
+
+    @property
+    def chunks_in_all(self) -> int:
+        """See Part."""
+        return chunks_in_all(self.source)
+
+    def cover(self, coverage: Coverage) -> Coverage:
+        """See Part."""
+        return coverage.of(self.source)
+
+    def kept_chunks(self, chunks: Numbers) -> Numbers:
+        """See Part."""
+        return chunks
+
+    def kept_offsets(self) -> NDArray[np.intp]:
+        """See Part."""
+        return kept_offsets(self.source)
+
+    def prediction(self, about: Mapping[str, str]) -> Prediction:
+        """See Part."""
+        return self.predict(about)
+
+    def described(self, prediction: Prediction) -> str:
+        """See Part."""
+        from fpemu.testing.report import describe  # which imports Hypothesis, and recording needs it not
+
+        words = describe(prediction.cast)
+        if prediction.nan_rule is not None:
+            return f"{words}, NaN codes {prediction.nan_rule.__name__.replace('_', ' ')}"
+        code = prediction.cast.nan_code
+        return words if code is None else f"{words} as {code:#x}"
+
+    def predicted(self, prediction: Prediction, chunks: Numbers) -> Codes:
+        """See Part."""
+        return converted(self, prediction, patterns(self.source, chunks))
+
+    def predicted_at(self, prediction: Prediction, numbers: Numbers) -> Codes:
+        """See Part."""
+        return converted(self, prediction, self._inputs(numbers)).reshape(numbers.shape)
+
+    def replay_key(self, prediction: Prediction) -> Hashable:
+        """See Part."""
+        return self.source, self.target, prediction
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """See Part."""
+        return CLASSES
+
+    def classify(self, numbers: Numbers) -> NDArray[np.uint8]:
+        """See Part."""
+        return classify(self._inputs(numbers), self.source, self.target).reshape(numbers.shape)
+
+    def _inputs(self, numbers: Numbers) -> Codes:
+        """Bit patterns by their numbers, flat."""
+        codes: Codes = numbers.reshape(-1).astype(self.source.code_dtype)
+        return codes
+
+    def facts(self) -> dict[str, Any]:
+        """See Part."""
+        return {"source": self.source.name, "target": self.target.name}
+
+    def shown(self, number: int) -> dict[str, Any]:
+        """See Part."""
+        return {"input": hexadecimal(number, self.source)}
+
+    def sketched(self, number: int, input_class: str) -> str:
+        """See Part."""
+        return f"{hexadecimal(number, self.source)} ({input_class})"
+
+    def explained(self, prediction: Prediction, number: int) -> list[str]:
+        """See Part."""
+        from fpemu.testing.report import told
+
+        shown = told(reference.value(number, self.source), prediction.cast, self.source)
+        return [
+            f"{hexadecimal(number, self.source)} by {self.described(prediction)}:",
+            *("  " + line for line in shown.splitlines()),
+        ]
+
+
+def converted(part: Conversion, prediction: Prediction, inputs: Codes) -> Codes:
+    """The codes, in the holder's ``code_dtype``, that a part should make of bit patterns of its source."""
+    codes = fpemu.cast(inputs, prediction.cast, part.source)
+    if part.holder != part.target:
+        codes = codes.astype(part.holder.code_dtype) << part.holder.code_dtype.type(TF32_SHIFT)
+    if prediction.nan_rule is not None:
+        nans = np.flatnonzero(is_nan(inputs, part.source))
+        if nans.size:
+            codes[nans] = prediction.nan_rule(inputs[nans], part.source, part.target)
+    return codes
 
 
 # ---- hardware -------------------------------------------------------------------------------------------------------
@@ -158,14 +268,14 @@ def _file(source: str, target: str) -> str:
     return {"e4m3": "fp8", "e5m2": "fp8"}.get(target, target)
 
 
-def _hardware() -> list[Part]:
+def _hardware() -> list[Conversion]:
     names = {(ptx, source): _name(PTX, source, target, _mode(ptx)) for ptx, source, target, *_ in _CVT}
     parts = []
     for ptx, source, target, shape, nan_rule, base in _CVT:
         rounding = next((_DIRECTIONS[word] for word in ptx.split(".") if word in _DIRECTIONS), "nearest-even")
         cast = _to(target, rounding, "saturate" if "satfinite" in ptx else "ieee")
         parts.append(
-            Part(
+            Conversion(
                 names[ptx, source],
                 PTX,
                 FORMATS[source],
@@ -190,7 +300,7 @@ def release(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in numbers) if all(number.isdigit() for number in numbers) else ()
 
 
-def _torch_e4m3(versions: dict[str, str]) -> Prediction:
+def _torch_e4m3(versions: Mapping[str, str]) -> Prediction:
     if release(versions.get("torch", "")) >= SATURATING_TORCH:
         return Prediction(_to("e4m3", overflow="saturate"))
     return Prediction(Cast("e4m3"))
@@ -221,9 +331,9 @@ def _base(source: str, target: str) -> str:
     return _name(PTX, source, target, _BASES[source, target])
 
 
-def _torch() -> list[Part]:
+def _torch() -> list[Conversion]:
     return [
-        Part(
+        Conversion(
             _name(TORCH, source, target),
             TORCH,
             FORMATS[source],
@@ -241,9 +351,9 @@ def _torch() -> list[Part]:
 VALUES = ("fp32", "fp16")  # sources that NumPy has a dtype for; arrays of the others are codes
 
 
-def _ours() -> list[Part]:
+def _ours() -> list[Conversion]:
     return [
-        Part(
+        Conversion(
             _name(FPEMU, source, target),
             FPEMU,
             FORMATS[source],
@@ -257,4 +367,9 @@ def _ours() -> list[Part]:
     ]
 
 
-PARTS: dict[str, Part] = {part.name: part for part in (*_hardware(), *_torch(), *_ours())}
+PARTS: dict[str, Conversion] = {part.name: part for part in (*_hardware(), *_torch(), *_ours())}
+
+INPUT_FACTS: dict[str, Any] = {
+    "chunk": CHUNK,
+    "low_halves": list(LOW_HALVES),
+}  # what a recording must share with this code to be read

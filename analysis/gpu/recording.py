@@ -1,14 +1,15 @@
-"""A finished recording as it lies on disk: manifest.json and at most six .npz files, read without pickles.
+"""A finished recording as it lies on disk: manifest.json and at most seven .npz files, read without pickles.
 
 Of every part a file holds ``<part>.hashes`` and ``<part>.class_hashes`` (uint64, one a chunk), ``<part>.codes`` (of the
-kept inputs, shape (chunks, kept)) and ``<part>.surprises`` (uint32, shape (n, 2): inputs that fpemu of that day did not
-predict, beside their codes; at most SURPRISES).  The hashes and codes of a part with a base are stored as the exclusive
+kept outputs, shape (kept chunks, kept)) and ``<part>.surprises`` (uint32, shape (n, 2): numbers of outputs that fpemu of
+that day did not predict, beside their codes; at most SURPRISES).  The hashes and codes of a part with a base are stored as the exclusive
 or with those of the base, and class hashes as the exclusive or with the hashes: nearly all zeros, which compress away.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -19,16 +20,16 @@ from numpy.typing import NDArray
 
 from analysis.files import digest, write_whole
 from analysis.gpu.hashing import DEFINITION, Hashes
-from analysis.gpu.inputs import CHUNK, LOW_HALVES, Codes, Coverage, chunks_in_all, kept_offsets
-from analysis.gpu.parts import PARTS, Part
+from analysis.gpu.inputs import Codes, Coverage
+from analysis.gpu.kinds import KINDS, Kind
+from analysis.gpu.part import Part
 
-KIND = "fpemu recording: conversions"
 SCHEMA = 1
 MANIFEST = "manifest.json"
 RECORDINGS = Path(__file__).resolve().parents[2] / "reports" / "recordings"
 MOST_BYTES = 4 << 20  # of a file
-MOST_FILES = 6
-SURPRISES = 4096  # of a part
+MOST_FILES = 7
+SURPRISES = 4096  # of a part, shared alike by its classes where a chunk is of one class
 
 _FIELDS: dict[str, type] = {
     "kind": str,
@@ -68,6 +69,7 @@ class Recording:
     """A folder, its manifest and its parts."""
 
     folder: Path
+    kind: Kind
     manifest: dict[str, Any]
     parts: dict[str, PartData]
 
@@ -86,21 +88,32 @@ class Recording:
         """The GPU's name."""
         return str(self.manifest["device"].get("name", "unknown"))
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What predictions depend on: the software with its versions, and the device's compute capability."""
+        return about(self.manifest["device"], self.manifest["software"])
+
     @classmethod
     def read(cls, folder: Path) -> Recording:
         """Read a folder, check every digest and every shape; RecordingError names what is wrong with which file."""
-        manifest = _read_manifest(folder)
+        kind, manifest = _read_manifest(folder)
         archives = {entry["file"]: _read_file(folder / entry["file"], entry) for entry in manifest["files"]}
         parts: dict[str, PartData] = {}
         for entry in manifest["parts"]:  # a base comes before what is built on it
             try:
-                parts[entry["name"]] = _unpack(entry, archives[entry["file"]], parts)
+                parts[entry["name"]] = _unpack(kind.parts[entry["name"]], entry, archives[entry["file"]], parts)
             except (KeyError, ValueError, TypeError) as error:
                 raise RecordingError(f"{folder.name}/{entry['file']}: {entry['name']}: {error}") from None
-        return cls(folder, manifest, parts)
+        return cls(folder, kind, manifest, parts)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def about(device: Mapping[str, Any], software: Mapping[str, Any]) -> dict[str, str]:
+    """Names and versions of the software, and ``compute_capability``."""
+    versions = {str(name): str(version) for name, version in software.items()}
+    return {**versions, "compute_capability": str(device.get("compute_capability", "unknown"))}
+
+
+def _read_manifest(folder: Path) -> tuple[Kind, dict[str, Any]]:
     path = f"{folder.name}/{MANIFEST}"
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -108,11 +121,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise RecordingError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:
         raise RecordingError(f"{path}: not JSON ({error})") from None
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND or manifest.get("schema") != SCHEMA:
-        raise RecordingError(f"{path}: is no {KIND!r} of schema {SCHEMA}")
-    for name, kind in _FIELDS.items():
-        if not isinstance(manifest.get(name), (int, float) if kind is float else kind):
-            raise RecordingError(f"{path}: {name} is missing or not of type {kind.__name__}")
+    kind = _kind(manifest)
+    if kind is None or manifest.get("schema") != SCHEMA:
+        kinds = " or ".join(repr(one.title) for one in KINDS.values())
+        raise RecordingError(f"{path}: is no {kinds} of schema {SCHEMA}")
+    for name, type_ in _FIELDS.items():
+        if not isinstance(manifest.get(name), (int, float) if type_ is float else type_):
+            raise RecordingError(f"{path}: {name} is missing or not of type {type_.__name__}")
     for entry in manifest["files"]:
         if not isinstance(entry, dict) or not {"file", "sha256"} <= set(entry):
             raise RecordingError(f"{path}: an entry of files lacks its name or digest")
@@ -123,11 +138,17 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         lacking = [name for name in _PART_FIELDS if not isinstance(entry, dict) or name not in entry]
         if lacking:
             raise RecordingError(f"{path}: a part lacks {', '.join(lacking)}")
-        if str(entry["name"]) not in PARTS or str(entry["file"]) not in files:
+        if str(entry["name"]) not in kind.parts or str(entry["file"]) not in files:
             raise RecordingError(f"{path}: part {entry['name']!r} is unknown or its file is not listed")
-    if manifest["hash"].get("definition") != DEFINITION or manifest["hash"].get("low_halves") != list(LOW_HALVES):
-        raise RecordingError(f"{path}: hashes or kept inputs are defined otherwise than here")
-    return manifest
+    if manifest["hash"] != hash_facts(kind):
+        raise RecordingError(f"{path}: hashes, inputs or kept outputs are defined otherwise than here")
+    return kind, manifest
+
+
+def _kind(manifest: Any) -> Kind | None:
+    """The kind that a manifest says it is; None if it is none of them."""
+    title = manifest.get("kind") if isinstance(manifest, dict) else None
+    return next((kind for kind in KINDS.values() if kind.title == title), None)
 
 
 def _read_file(path: Path, entry: dict[str, Any]) -> dict[str, NDArray[Any]]:
@@ -145,12 +166,12 @@ def _read_file(path: Path, entry: dict[str, Any]) -> dict[str, NDArray[Any]]:
         raise RecordingError(f"{where}: {error}") from None
 
 
-def _unpack(entry: dict[str, Any], arrays: dict[str, NDArray[Any]], done: dict[str, PartData]) -> PartData:
+def _unpack(part: Part, entry: dict[str, Any], arrays: dict[str, NDArray[Any]], done: dict[str, PartData]) -> PartData:
     """A part from its arrays; ValueError where they do not have the shapes that the manifest tells."""
-    name, part = entry["name"], PARTS[entry["name"]]
+    name = part.name
     coverage = Coverage(tuple((int(first), int(stop)) for first, stop in entry["chunks"]))
-    if not all(0 <= first < stop <= chunks_in_all(part.source) for first, stop in coverage.ranges):
-        raise ValueError(f"its source has chunks 0 to {chunks_in_all(part.source) - 1}")
+    if not all(0 <= first < stop <= part.chunks_in_all for first, stop in coverage.ranges):
+        raise ValueError(f"it has chunks 0 to {part.chunks_in_all - 1}")
     base = None if entry["base"] is None else done[entry["base"]]
     if base is not None and base.coverage != coverage:
         raise ValueError("its base covers other chunks")
@@ -161,7 +182,7 @@ def _unpack(entry: dict[str, Any], arrays: dict[str, NDArray[Any]], done: dict[s
         raise ValueError("surprises are not pairs of uint32")
     codes = None
     if f"{name}.codes" in arrays:
-        shape = (hashes.size, kept_offsets(part.source).size)
+        shape = (part.kept_chunks(coverage.chunks).size, part.kept_offsets().size)
         codes = _array(arrays, f"{name}.codes", part.holder.code_dtype, shape)
     if base is not None:
         hashes = hashes ^ base.hashes
@@ -199,7 +220,7 @@ def archive(arrays: dict[str, NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def files_of(parts: dict[str, PartData]) -> tuple[dict[str, bytes], dict[str, dict[str, Any]]]:
+def files_of(kind: Kind, parts: dict[str, PartData]) -> tuple[dict[str, bytes], dict[str, dict[str, Any]]]:
     """The .npz files of a recording, and for each part what the manifest says of where it lies.
 
     Where a file would be larger than MOST_BYTES the kept codes of its parts are left out, those of the last part first,
@@ -207,11 +228,11 @@ def files_of(parts: dict[str, PartData]) -> tuple[dict[str, bytes], dict[str, di
     """
     files: dict[str, bytes] = {}
     places: dict[str, dict[str, Any]] = {}
-    for file in dict.fromkeys(PARTS[name].file for name in parts):
-        inside = [name for name in PARTS if name in parts and PARTS[name].file == file]
+    for file in dict.fromkeys(kind.parts[name].file for name in parts):
+        inside = [name for name in kind.parts if name in parts and kind.parts[name].file == file]
         without: list[str] = []
         while True:
-            content = archive(_arrays(parts, inside, without))
+            content = archive(_arrays(kind, parts, inside, without))
             if len(content) <= MOST_BYTES:
                 break
             candidates = [name for name in inside if parts[name].codes is not None and name not in without]
@@ -221,7 +242,7 @@ def files_of(parts: dict[str, PartData]) -> tuple[dict[str, bytes], dict[str, di
         files[f"{file}.npz"] = content
         reason = f"left out: with them the file would be larger than {MOST_BYTES >> 10} KiB"
         for name in inside:
-            base = PARTS[name].base
+            base = kind.parts[name].base
             places[name] = {
                 "file": f"{file}.npz",
                 "base": base if base in parts else None,
@@ -232,11 +253,11 @@ def files_of(parts: dict[str, PartData]) -> tuple[dict[str, bytes], dict[str, di
     return files, places
 
 
-def _arrays(parts: dict[str, PartData], inside: list[str], without: list[str]) -> dict[str, NDArray[Any]]:
+def _arrays(kind: Kind, parts: dict[str, PartData], inside: list[str], without: list[str]) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for name in inside:
-        base = PARTS[name].base
-        arrays |= packed(PARTS[name], parts[name], parts.get(base) if base else None, name not in without)
+        base = kind.parts[name].base
+        arrays |= packed(kind.parts[name], parts[name], parts.get(base) if base else None, name not in without)
     return arrays
 
 
@@ -248,11 +269,19 @@ def write(folder: Path, manifest: dict[str, Any], files: dict[str, bytes]) -> No
     write_whole(folder / MANIFEST, text.encode())
 
 
-def hash_facts() -> dict[str, Any]:
-    """What the manifest says of the hashes."""
-    return {"definition": DEFINITION, "chunk": CHUNK, "low_halves": list(LOW_HALVES)}
+def hash_facts(kind: Kind) -> dict[str, Any]:
+    """What the manifest says of the hashes and of the inputs: only what is defined alike can be replayed."""
+    return {"definition": DEFINITION, **kind.inputs}
 
 
-def recordings(folder: Path) -> list[Path]:
-    """The folders of recordings under a folder, by name."""
-    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+def recordings(folder: Path, kind: Kind | None = None) -> list[Path]:
+    """The folders of recordings under a folder, by name; of one kind, or of any (what cannot be read is of any)."""
+    found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+    return [place for place in found if kind is None or _kind_of(place) in (kind, None)]
+
+
+def _kind_of(folder: Path) -> Kind | None:
+    try:
+        return _kind(json.loads((folder / MANIFEST).read_bytes()))
+    except (OSError, ValueError):
+        return None

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fpemu import __version__
-from fpemu.cli import check, conform, explain, formats, inspect
+from fpemu.cli import check, conform, engines, explain, explain_dot, formats, inspect
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -49,13 +49,23 @@ def main() -> None:
     \b
     What is E4M3, exactly?                 fpemu formats e4m3
     Why does 0.1 become 0x1d in E4M3?      fpemu explain 0.1 e4m3
+    How does a Hopper GPU add FP16?        fpemu explain-dot
+    What do tensor cores differ in?        fpemu engines fp16.fp32
     What would FP8 do to my gradients?     fpemu inspect gradients.npz
     Is my conversion right?                fpemu check mymodule:to_fp8 --to e4m3
     Do my libraries agree?                 fpemu conform
     """
 
 
-for command in (formats.formats, explain.explain, inspect.inspect, check.check, conform.conform):
+for command in (
+    formats.formats,
+    explain.explain,
+    engines.engines,
+    explain_dot.explain_dot,
+    inspect.inspect,
+    check.check,
+    conform.conform,
+):
     main.add_command(command)
 
 __all__ = ["main"]

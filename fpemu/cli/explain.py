@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from decimal import Decimal
 from typing import Any
 
 import click
 
+from fpemu.cli.numbers import Numbers
 from fpemu.cli.terminal import FormatName, console, plain_table, print_json
 from fpemu.formats import FloatFormat, as_format
 from fpemu.policies import Cast, NaN, Overflow, Policy, Rounding, Stochastic, Subnormals, as_cast
@@ -18,20 +18,8 @@ def _choice(policy: type[Policy]) -> click.Choice[str]:
     return click.Choice([member.value for member in policy])
 
 
-class _Numbers(click.Command):
-    """A command that takes -0.1 and -inf as arguments, and still refuses an option it does not know."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        known = {name for param in self.get_params(ctx) for name in param.opts}
-        for arg in args:
-            name = arg.partition("=")[0]
-            if name.startswith("--") and name != "--" and name not in known:
-                raise click.NoSuchOption(name, possibilities=difflib.get_close_matches(name, known), ctx=ctx)
-        return super().parse_args(ctx, args)
-
-
 @click.command(
-    cls=_Numbers,
+    cls=Numbers,
     context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
     epilog="Exit codes: 0 done; 1 the value cannot be converted (NaN into a format without one); 2 wrong usage.",
 )

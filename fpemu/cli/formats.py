@@ -49,6 +49,11 @@ def formats(name: FloatFormat | None, everything: bool, as_json: bool) -> None:
         )
 
 
+def short_name(format: FloatFormat) -> str:
+    """The first alias of a format, else its name."""
+    return next(iter(_aliases(format)), format.name) if format.name in FORMATS else format.name
+
+
 def _aliases(format: FloatFormat) -> list[str]:
     assert isinstance(FORMATS, Catalogue)
     return FORMATS.aliases(format.name)

@@ -24,6 +24,11 @@ PAGE = Path(__file__).with_name("README.md")
 EXAMPLES = {
     "formats": ("fpemu formats e4m3",),
     "explain": ("fpemu explain 0.3 e4m3", "fpemu explain -464 e4m3 --all-roundings"),
+    "engines": ("fpemu engines fp16.fp32", "fpemu engines hopper.mma.e4m3.fp32"),
+    "explain-dot": (
+        'fpemu explain-dot "1, 1.5*2^-12, -1" "1, 1.5*2^-13, 1"',
+        'fpemu explain-dot --engine hopper.wgmma.e4m3.fp32 "2^-4 x 40" "2^-4 x 40" --c 64 --block 1',
+    ),
     "inspect": ("fpemu inspect gradients.npz",),
     "conform": ("fpemu conform --list",),
     "check": ("fpemu check mine:to_fp8 --to e4m3",),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fpemu.engines import Engine, as_engine
 from fpemu.formats import FloatFormat, as_format
 
 if TYPE_CHECKING:
@@ -51,6 +52,18 @@ class FormatNames(ParamType):
         except ValueError as error:
             self.fail(str(error), param, ctx)
         return tuple(dict.fromkeys(formats))
+
+
+class EngineName(ParamType):
+    """An engine by name or alias."""
+
+    name = "engine"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Engine:
+        try:
+            return as_engine(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def console() -> Console:

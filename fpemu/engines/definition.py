@@ -1,19 +1,20 @@
 """The definition of a matrix engine, in Python's integers: slow, short, and the judge of the kernels.
 
-It shares no code with ``kernels/``: a dot product of codes, term by term, from the facts of an Engine.
+It shares no code with ``kernels/``: a dot product of codes, term by term, from the facts of an Engine.  ``steps`` hands out
+everything that happens on the way, ``dot`` the last code.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 from fpemu import reference
-from fpemu.engines.model import BlockSum, Engine
+from fpemu.engines.model import BlockSum, Chain, Engine
 from fpemu.formats import FloatFormat
-from fpemu.policies import Cast
+from fpemu.policies import Cast, Rounding
 
 
 class Number(NamedTuple):
@@ -58,20 +59,34 @@ def special(terms: Sequence[Operand]) -> float | None:
     return math.nan if len(found) > 1 else found.pop()
 
 
+class Aligned(NamedTuple):
+    """A term as a block adds it."""
+
+    exponent: int  # the one that counts: of a term of value zero, the engine's own
+    shift: int  # places of the significand that are cut off; negative: zeros appended
+    units: int  # what is left, with its sign, in units of the last place kept
+
+
+def aligned(numbers: Sequence[Number], rule: BlockSum) -> tuple[list[Aligned], int]:
+    """The terms on the grid of the largest exponent, and that exponent."""
+    exponents = [n.exponent if n.significand or n.cancelled else rule.zero_exponent for n in numbers]
+    top = max(exponents)
+    result = []
+    for n, exponent in zip(numbers, exponents, strict=True):
+        shift = n.places - rule.fraction_bits + (top - n.exponent)
+        magnitude = abs(n.significand)
+        kept = magnitude >> shift if shift >= 0 else magnitude << -shift
+        result.append(Aligned(exponent, shift, kept if n.significand >= 0 else -kept))
+    return result, top
+
+
 def fused_sum(terms: Sequence[Operand], rule: BlockSum) -> tuple[int, int] | float:
     """The aligned, truncated terms' exact sum: ``(s, exponent)`` for s * 2**exponent, or what is no number."""
     beyond = special(terms)
     if beyond is not None:
         return beyond
-    numbers = [term for term in terms if isinstance(term, Number)]
-    top = max(n.exponent if n.significand or n.cancelled else rule.zero_exponent for n in numbers)
-    total = 0
-    for n in numbers:
-        shift = n.places - rule.fraction_bits + (top - n.exponent)  # discarded places; negative: appended
-        magnitude = abs(n.significand)
-        kept = magnitude >> shift if shift >= 0 else magnitude << -shift
-        total += kept if n.significand >= 0 else -kept
-    return total, top - rule.fraction_bits
+    grid, top = aligned([term for term in terms if isinstance(term, Number)], rule)
+    return sum(term.units for term in grid), top - rule.fraction_bits
 
 
 def rounded(total: tuple[int, int] | float, rule: BlockSum, accumulator: FloatFormat, nan_code: int) -> int:
@@ -110,6 +125,28 @@ def add_nearest(x: int, y: int, accumulator: FloatFormat, nan_code: int) -> int:
     return reference.encode(exact, accumulator)
 
 
+# ---- a whole dot product --------------------------------------------------------------------------------------------
+class BlockStep(NamedTuple):
+    """One block: its terms and the accumulator are aligned, cut off, added and rounded."""
+
+    positions: tuple[int, ...]  # of its terms among all (products, or groups of them); beyond the last they are zeros
+    terms: tuple[Operand, ...]  # and, last, the accumulator
+    before: int  # the accumulator's code
+    total: tuple[int, int] | float  # s * 2**exponent, or what is no number
+    code: int
+
+
+class AdditionStep(NamedTuple):
+    """The ordinary addition of the sum of a span to the accumulator, rounded to nearest even."""
+
+    before: int
+    added: int
+    code: int
+
+
+Step = BlockStep | AdditionStep
+
+
 def dot(
     a: Sequence[int],
     b: Sequence[int],
@@ -125,44 +162,81 @@ def dot(
     a, b: codes of the engine's formats, equally many. c: a code of its accumulator.
     a_scales, b_scales: codes of block scales, for engines that have them.
 
-    Raises ValueError for an engine that is no tensor core (``fpemu.reference`` defines those).
+    Raises ValueError for operands that are not equally long, and for engines that this does not define: libraries, and accumulators that
+    do not go from one product to the next or round at random.
+    """
+    rule = engine.arithmetic
+    if len(a) != len(b):
+        raise ValueError(f"a and b must be equally long, not {len(a)} and {len(b)}")
+    if isinstance(rule, Chain) and rule.order == "sequential" and rule.cast.rounding is not Rounding.STOCHASTIC:
+        return _chain(a, b, c, engine, rule)
+    if not isinstance(rule, BlockSum):
+        raise ValueError(f"{engine.name} is not defined here")
+    code = c
+    for step in steps(a, b, c, engine, a_scales, b_scales):
+        code = step.code
+    return code
+
+
+def steps(
+    a: Sequence[int],
+    b: Sequence[int],
+    c: int,
+    engine: Engine,
+    a_scales: Sequence[int] = (),
+    b_scales: Sequence[int] = (),
+) -> Iterator[Step]:
+    """What ``dot`` does on a tensor core, in order; the last step's code is the result.
+
+    Parameters as there.  ValueError for operands that are not equally long, and for an engine that is no tensor core.
     """
     rule = engine.arithmetic
     if not isinstance(rule, BlockSum):
         raise ValueError(f"{engine.name} is no tensor core")
-    if len(a) != len(b):
-        raise ValueError(f"a and b must be equally long, not {len(a)} and {len(b)}")
     nan_code = engine.result.canonical_nan(False)
     assert nan_code is not None
+    parts = list(_blocks(terms_of(a, b, engine, a_scales, b_scales), rule))
+    per_span = max(rule.span // rule.length, 1)
+    total = c
+    for start in range(0, len(parts), per_span):
+        inner = 0 if rule.span else total
+        for positions, block in parts[start : start + per_span]:
+            terms = (*block, opened(inner, engine.accumulator))
+            found = fused_sum(terms, rule)
+            before, inner = inner, rounded(found, rule, engine.accumulator, nan_code)
+            yield BlockStep(positions, terms, before, found, inner)
+        if rule.span:
+            before, total = total, add_nearest(total, inner, engine.accumulator, nan_code)
+            yield AdditionStep(before, inner, total)
+        else:
+            total = inner
+
+
+def terms_of(
+    a: Sequence[int], b: Sequence[int], engine: Engine, a_scales: Sequence[int] = (), b_scales: Sequence[int] = ()
+) -> list[Operand]:
+    """The terms a dot product adds: products with their scales, or sums of a group with theirs."""
+    if len(a) != len(b):
+        raise ValueError(f"a and b must be equally long, not {len(a)} and {len(b)}")
     mask = ~((1 << engine.ignored_bits) - 1)
     left = [opened(code & mask, engine.a) for code in a]
     right = [opened(code & mask, engine.b) for code in b]
     products = [product(x, y) for x, y in zip(left, right, strict=True)]
-    if engine.scaling is not None:
-        products = _scaled(products, engine, a_scales, b_scales)
+    return products if engine.scaling is None else _scaled(products, engine, a_scales, b_scales)
 
-    def blocks(terms: list[Operand]) -> list[list[Operand]]:
-        # (Of a ragged end, what is missing is zero; a block of zeros changes nothing but the sign of a zero.)
-        length = rule.length // (rule.group or 1)
-        size = (rule.span // (rule.group or 1)) or length
-        places = rule.positions() if rule.picks else tuple(range(size))
-        result = []
-        for start in range(0, len(terms), size):
-            chosen = [terms[start + k] if start + k < len(terms) else Number(0, 0, 0) for k in places]
-            result += [chosen[i : i + length] for i in range(0, size, length)]
-        return result
 
-    per_span = max(rule.span // rule.length, 1)
-    total = c
-    parts = blocks(products)
-    for start in range(0, len(parts), per_span):
-        inner = 0 if rule.span else total
-        for block in parts[start : start + per_span]:
-            inner = rounded(
-                fused_sum([*block, opened(inner, engine.accumulator)], rule), rule, engine.accumulator, nan_code
-            )
-        total = add_nearest(total, inner, engine.accumulator, nan_code) if rule.span else inner
-    return total
+def _blocks(terms: list[Operand], rule: BlockSum) -> Iterator[tuple[tuple[int, ...], list[Operand]]]:
+    """The terms of each block and their positions.
+
+    (Of a ragged end, what is missing is zero; a block of zeros changes nothing but the sign of a zero.)
+    """
+    length = rule.length // (rule.group or 1)
+    size = (rule.span // (rule.group or 1)) or length
+    places = rule.positions() if rule.picks else tuple(range(size))
+    for start in range(0, len(terms), size):
+        for i in range(0, size, length):
+            chosen = tuple(start + k for k in places[i : i + length])
+            yield chosen, [terms[k] if k < len(terms) else Number(0, 0, 0) for k in chosen]
 
 
 def _scaled(products: list[Operand], engine: Engine, a_scales: Sequence[int], b_scales: Sequence[int]) -> list[Operand]:
@@ -198,3 +272,44 @@ def _scaled(products: list[Operand], engine: Engine, a_scales: Sequence[int], b_
             significand = int(whole) * scale.significand
             result.append(Number(significand, scale.exponent, 2 * places + scale.places, significand == 0))
     return result
+
+
+# ---- ordinary accumulators ------------------------------------------------------------------------------------------
+def _chain(a: Sequence[int], b: Sequence[int], c: int, engine: Engine, rule: Chain) -> int:
+    """One addition after another, each rounded once; products exact, or rounded first."""
+    to = engine.result
+    total = reference.value(c, engine.accumulator)
+    for x, y in zip(a, b, strict=True):
+        term = _times(reference.value(x, engine.a), reference.value(y, engine.b))
+        if not rule.fused:
+            term = reference.value(reference.encode(term, to), engine.accumulator)
+        total = reference.value(
+            reference.encode(_plus(total, term, to.rounding is Rounding.DOWN), to), engine.accumulator
+        )
+    return reference.encode(total, to)
+
+
+def _times(x: reference.Real, y: reference.Real) -> reference.Real:
+    """The exact product (IEEE 754, 6.3: its sign is that of both signs)."""
+    if _is_number(x) and _is_number(y):
+        exact = Fraction(x) * Fraction(y)
+        return exact if exact else (-0.0 if reference.is_negative(x) != reference.is_negative(y) else Fraction(0))
+    signs = [v if isinstance(v, float) and not _is_number(v) else float((v > 0) - (v < 0)) for v in (x, y)]
+    return signs[0] * signs[1]
+
+
+def _plus(x: reference.Real, y: reference.Real, down: bool) -> reference.Real:
+    """The exact sum (IEEE 754, 6.3: of numbers that cancel +0, rounding down -0)."""
+    if _is_number(x) and _is_number(y):
+        exact = Fraction(x) + Fraction(y)
+        if exact:
+            return exact
+        negative = [reference.is_negative(v) for v in (x, y)]
+        return (
+            -0.0 if all(negative) or (down and any(v != 0 for v in (x, y))) or (down and any(negative)) else Fraction(0)
+        )
+    return float("nan") if any(v != v for v in (x, y)) else sum(float(v) for v in (x, y) if not _is_number(v))
+
+
+def _is_number(x: reference.Real) -> bool:
+    return not isinstance(x, float) or math.isfinite(x)

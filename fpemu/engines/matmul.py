@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpemu.arrays import codes_of, decode, encode
 from fpemu.engines.catalogue import as_engine
-from fpemu.engines.model import BlockSum, Chain, Engine, Library, Wide, promoted
+from fpemu.engines.model import BlockSum, Chain, Engine, Library, Scaling, Wide, promoted
 from fpemu.formats import FloatFormat
 from fpemu.targets.dispatch import on_device
 
@@ -45,16 +45,23 @@ def matmul(
     Returns
     -------
     (..., M, N): codes of the accumulator's format (``code_dtype``) where ``a`` or ``b`` holds codes, else their values (float32, or float64
-    where it must be).  The result depends on no layout and no number of threads.
+    where it must be).  The result depends on no layout and no number of threads.  Of operands on a GPU, all of them: an array of their kind
+    there, with the same bits.
 
     Raises
     ------
-    TypeError: operands that are neither codes nor values; scales where the engine has none, or none where it has.
+    TypeError: operands that are neither codes nor values; scales where the engine has none, or none where it has; operands on a GPU for an
+        engine that does not run there (stochastic rounding, other orders than the sequential one, a library's), or beside others on the host.
     ValueError: an unknown engine; shapes that do not fit; codes beyond their format; a wrong ``promote_every``, ``out``.
     """
     to = as_engine(engine)
     if promote_every is not None:
         to = promoted(to, promote_every)
+    given = {"a": a, "b": b, "c": c, "a_scales": a_scales, "b_scales": b_scales}
+    there = {name: on_device(x) for name, x in given.items() if x is not None}
+    if any(x is not None for x in there.values()):
+        result: Array = _on_gpu(to, there, out)
+        return result
     coded = _is_codes(a) or _is_codes(b)
     left, right = _codes("a", a, to.a), _codes("b", b, to.b)
     start = None if c is None else _codes("c", c, to.accumulator)
@@ -76,8 +83,6 @@ def _is_codes(x: ArrayLike) -> bool:
 
 def _codes(name: str, x: ArrayLike, format: FloatFormat) -> Array:
     """Codes of an operand."""
-    if on_device(x) is not None:
-        raise TypeError(f"{name} lies on a GPU: copy it to the host first")
     array = np.asarray(x)
     if isinstance(format, Wide):
         if array.dtype == np.uint64:
@@ -97,7 +102,8 @@ def _values(codes: Array, format: FloatFormat) -> Array:
     return codes.view(np.float64) if isinstance(format, Wide) else decode(codes, format)
 
 
-def _scales(engine: Engine, a: ArrayLike | None, b: ArrayLike | None) -> tuple[Array, Array] | None:
+def _scaling(engine: Engine, a: Any, b: Any) -> Scaling | None:
+    """The scheme of block scales; TypeError where scales are missing, or not taken."""
     scaling = engine.scaling
     if scaling is None:
         if a is not None or b is not None:
@@ -107,10 +113,17 @@ def _scales(engine: Engine, a: ArrayLike | None, b: ArrayLike | None) -> tuple[A
         raise TypeError(
             f"{engine.name} needs a_scales and b_scales: {scaling.format.name}, one for {scaling.block} values"
         )
+    return scaling
+
+
+def _scales(engine: Engine, a: Any, b: Any) -> tuple[Array, Array] | None:
+    scaling = _scaling(engine, a, b)
+    if scaling is None:
+        return None
     return _codes("a_scales", a, scaling.format), _codes("b_scales", b, scaling.format)
 
 
-def _shape(engine: Engine, a: Array, b: Array, c: Array | None, scales: tuple[Array, Array] | None) -> tuple[int, ...]:
+def _shape(engine: Engine, a: Any, b: Any, c: Any, scales: tuple[Any, Any] | None) -> tuple[int, ...]:
     """The result's shape; ValueError where operands do not fit."""
     for name, x in (("a", a), ("b", b)):
         if x.ndim < 2:
@@ -163,6 +176,26 @@ def _write(result: Array, out: Array) -> Array:
         raise ValueError("out is read-only")
     out[...] = result
     return out
+
+
+def _on_gpu(engine: Engine, operands: dict[str, Any], out: Any) -> Any:
+    """The same of operands on a GPU."""
+    from fpemu.targets import device_matmul
+
+    for name, x in operands.items():
+        if x is None:
+            raise TypeError(f"{name} lies on the host, but another operand on a GPU: copy one of them")
+    device_matmul.check_engine(engine)
+    a, b = operands["a"], operands["b"]
+    coded = device_matmul.holds_codes(a) or device_matmul.holds_codes(b)
+    formats = {"a": engine.a, "b": engine.b, "c": engine.accumulator}
+    scaling = _scaling(engine, operands.get("a_scales"), operands.get("b_scales"))
+    if scaling is not None:
+        formats |= {"a_scales": scaling.format, "b_scales": scaling.format}
+    codes = {name: device_matmul.codes_of(name, x, formats[name]) for name, x in operands.items()}
+    scales = None if scaling is None else (codes["a_scales"], codes["b_scales"])
+    shape = _shape(engine, codes["a"], codes["b"], codes.get("c"), scales)
+    return device_matmul.matmul(engine, device_matmul.Operands(**codes), shape, coded, out)
 
 
 # ---- the kinds of arithmetic ----------------------------------------------------------------------------------------

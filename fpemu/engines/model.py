@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.orders import as_order
 from fpemu.policies import Cast, NaN, Rounding, as_cast
 
 E8M13 = FloatFormat.ieee(8, 13, "e8m13")  # float32 without its last ten bits: accumulators of FP8 tensor cores
@@ -186,7 +187,9 @@ def chain(
 
     Raises TypeError, ValueError for unknown formats, roundings and orders.
     """
-    cast = as_cast(accumulator, rounding=rounding)
+    cast, in_order = as_cast(accumulator, rounding=rounding), str(as_order(order))
+    if cast.via is not None:
+        raise ValueError("an accumulator rounds once: a Cast with via is not taken")
     if not isinstance(fused, bool):
         raise TypeError(f"fused must be a bool, not {type(fused).__name__}")
     pair = inputs if isinstance(inputs, tuple) else (inputs, inputs)
@@ -196,7 +199,9 @@ def chain(
     kind = "fma" if fused else "mul-add"
     rule = "" if cast.rounding is Rounding.NEAREST_EVEN else f".{cast.rounding.value}"
     names = a.name if a == b else f"{a.name}x{b.name}"
-    return Engine(f"{order}.{kind}{rule}.{names}.{cast.format.name}", a, b, cast.format, Chain(cast, fused, order))
+    return Engine(
+        f"{in_order}.{kind}{rule}.{names}.{cast.format.name}", a, b, cast.format, Chain(cast, fused, in_order)
+    )
 
 
 def promoted(engine: Engine, every: int) -> Engine:

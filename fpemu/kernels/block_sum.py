@@ -18,6 +18,7 @@ import numpy as np
 from fpemu.kernels.grid import nearest_even, truncated, within
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.powers import over, power, power_below, scaled
+from fpemu.kernels.whole import whole
 
 ABSENT = -2000  # the exponent of a zero factor: below all others, also where one is added
 
@@ -39,7 +40,7 @@ def unit_of(w, block):
 @kernel
 def aligned(x, unit):
     """Step 2: the term as a number of units, toward zero."""
-    return np.trunc(x * unit)
+    return whole(x * unit)
 
 
 @kernel

@@ -11,6 +11,8 @@ that the first rounding loses it.  Let the larger have the exponent e; float64 e
   2**-45 of y, which is far below the last place of y, and within the 53 bits.
 """
 
+import math
+
 import numpy as np
 
 from fpemu.kernels.fused import fused_multiply_add
@@ -25,7 +27,7 @@ def accumulate(x, a, b, grid, reaches, bounded):
     """``x + a * b`` rounded to the grid, for a product that float64 holds.  ``bounded``: the sum cannot overflow."""
     if reaches:
         floor = abs(a * b) * _SMALLEST_SHARE
-        x = np.copysign(max(abs(x), floor), x) if x != 0.0 else x
+        x = math.copysign(floor, x) if 0.0 < abs(x) < floor < np.inf else x
     near = nearest_even(fused_multiply_add(a, b, x), grid)
     return near if bounded else within(near, grid)
 

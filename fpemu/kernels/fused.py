@@ -10,8 +10,10 @@ from numba.extending import intrinsic, overload
 
 def fused_multiply_add(a: Any, b: Any, c: Any) -> Any:
     """``a * b + c`` of three float32, or three float64, rounded once."""
-    if not (np.isfinite(a) and np.isfinite(b) and np.isfinite(c)):
+    if not (np.isfinite(a) and np.isfinite(b)):
         return type(c)(type(c)(a * b) + c)
+    if not np.isfinite(c):
+        return c  # (also beside a product that would overflow)
     exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
     if exact == 0:
         # (Of zeros, and of numbers that cancel, the machine's own sum has the sign; a tiny product need only keep its own.)

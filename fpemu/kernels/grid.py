@@ -11,6 +11,7 @@ import numpy as np
 from fpemu.formats import FloatFormat
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.powers import over, power_below, scaled
+from fpemu.kernels.whole import whole
 
 _SIGN = 1 << 63
 
@@ -34,7 +35,7 @@ class Grid(NamedTuple):
 def truncated(x, grid):
     """Toward zero, with unbounded exponent."""
     w = power_below(x, grid.smallest_normal)
-    return np.trunc(x * over(grid.trailing, w)) * scaled(w, -grid.trailing)
+    return whole(x * over(grid.trailing, w)) * scaled(w, -grid.trailing)
 
 
 @kernel

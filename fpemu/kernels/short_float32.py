@@ -1,11 +1,13 @@
 """Accumulators that are float32 without its last bits (bfloat16), in lanes of float32, and where that would be wrong.
 
 A sum rounded to float32 first and to the shorter format then is wrong only where the first rounding ends at a midpoint of the second, and was
-not exact.  The functions below find such places, a few among many; whoever calls decides them anew (chain.py).
+not exact.  ``short_step`` finds such places, a few among many; whoever calls takes ``sure_step`` there (chain.py).
 """
 
 import numpy as np
 
+from fpemu.kernels.chain import accumulate, accumulate_rounded
+from fpemu.kernels.fused import fused_multiply_add
 from fpemu.kernels.jit import kernel
 
 _SMALL = 16 << 24  # bits of a float32, moved left by one: sixteen binades above its smallest normal value
@@ -40,3 +42,24 @@ def is_product_in_doubt(y):
     """Whether a float32 product of two values of at most twelve bits may not be exact: so small that its last bits are lost."""
     twice = np.uint32(np.float32(y).view(np.uint32) << np.uint32(1))
     return np.uint32(twice - np.uint32(1)) < np.uint32(_SMALL)
+
+
+@kernel
+def short_step(x, a, b, drop, fused):
+    """``(x + a * b without its last bits, whether that is in doubt)`` of float32 values.
+
+    (Where the product is contracted with what compares it, it is exact there: a verdict that is no worse.)
+    """
+    y = np.float32(a * b)
+    if fused:
+        total = fused_multiply_add(a, b, x)
+        return shortened(total, drop), is_sum_in_doubt(total, x, y, drop)
+    return shortened(np.float32(x + shortened(y, drop)), drop), is_product_in_doubt(y)
+
+
+@kernel
+def sure_step(x, a, b, grid, fused):
+    """The same of float64 values, without a doubt."""
+    if fused:
+        return accumulate(x, a, b, grid, True, False)
+    return accumulate_rounded(x, a, b, grid, False)

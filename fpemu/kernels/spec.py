@@ -20,6 +20,9 @@ NEAREST_EVEN, NEAREST_AWAY, TOWARD_ZERO, UP, DOWN, TO_ODD, STOCHASTIC = range(7)
 VARIANTS = tuple(Stochastic)
 VARIANT_A, VARIANT_B, VARIANT_C, VARIANT_A_WORD = range(4)  # the last: variant A with all 32 random bits
 SHIFT_VARIES, SHIFT_FIXED, SHIFT_FIXED_OR_FLOAT = range(3)
+ZERO, FINITE, INFINITE, NOT_A_NUMBER = range(
+    4
+)  # kinds of an exact result; beyond zero they are ordered like magnitudes
 
 
 class Lane(NamedTuple):
@@ -48,6 +51,12 @@ class Lane(NamedTuple):
 LANE32 = Lane(23, 127, 32, np.uint32, np.float32)
 LANE64 = Lane(52, 1023, 64, np.uint64, np.float64)
 
+# Arithmetic works on numbers of its own (kernels/exact.py): 30 or 62 significant bits, exponents without bounds to speak
+# of; the float type is the one that finds leading bits.
+EXACT32 = Lane(29, 1 << 24, 32, np.uint32, np.float32)
+EXACT64 = Lane(61, 1 << 40, 64, np.uint64, np.float64)
+EXACT_BITS = 59  # bits of any result in EXACT64 before its last one, which stands for all that follow
+
 
 class Plan(NamedTuple):
     """Code paths, frozen at compile time."""
@@ -61,13 +70,14 @@ class Plan(NamedTuple):
     mirrored: int = 0  # the sign bit of a result is that of the input, and all that is too large becomes one code
     source_trailing: int = 23  # trailing significand bits of the lane
     source_sign: int = 31  # position of its sign bit; also the largest shift
+    flush_before: int = 0  # of exact numbers: those below a floor are zero
 
 
 class EncodeSpec(NamedTuple):
     """Numbers of one conversion from a lane to a format; exponents are biased like the lane's, plus ``lift``."""
 
     source_infinity: Any  # its magnitude bits of infinity; larger is NaN
-    input_floor: Any  # magnitude bits below this are zero (flushed inputs)
+    input_floor: Any  # magnitude bits below this are zero (flushed inputs); of an exact number, exponents below this
     lift: Any  # added to exponents, so that those of wide targets stay positive
     emin: Any  # lifted biased exponent of the target's lowest binade
     shift: Any  # source_trailing - trailing: bits to discard from a normal value
@@ -106,6 +116,23 @@ class DecodeSpec(NamedTuple):
     sign_shift: Any  # from the sign bit of a code to that of the lane
     infinity: Any  # the lane's bits of infinity
     nan: Any  # and of its quiet NaN
+
+
+class OperandSpec(NamedTuple):
+    """Numbers by which a code becomes an exact number."""
+
+    sign: Any  # sign mask of the codes
+    magnitude: Any  # mask of the rest
+    floor: Any  # magnitude codes below this are zero (flushed inputs)
+    trailing: Any  # trailing significand bits
+    hidden: Any  # the hidden bit, in place
+    lowest_hidden: Any  # that of the lowest exponent field: 0 where it holds subnormals
+    first_field: Any  # the exponent field that the lowest binade counts as: 1 where it holds subnormals, else 0
+    rebias: Any  # from the sum of exponent field and float exponent to the exponent of the lane
+    max_code: Any
+    last_number: Any  # magnitude code of the largest number, infinity included
+    nan_code: Any  # the sign bit alone where that is NaN, else all ones
+    opposite: Any  # 1 where the negative of the value is meant
 
 
 @lru_cache(maxsize=4096)
@@ -273,4 +300,62 @@ def decode_spec(source: FloatFormat, lane: Lane) -> DecodeSpec:
         sign_shift=lane.bits - source.bits,
         infinity=lane.infinity,
         nan=lane.infinity | 1 << (lane.trailing_bits - 1),
+    )
+
+
+# ---- arithmetic -----------------------------------------------------------------------------------------------------
+def fits_exact32(format: FloatFormat) -> bool:
+    """Whether 15 bits hold its significands, 16 its codes, and exponents of its products and quotients stay small."""
+    return format.bits <= 16 and format.precision <= 15 and abs(format.bias) < 1 << 20
+
+
+def exact_lane(cast: Cast, sources: tuple[FloatFormat, ...]) -> Lane:
+    """The lane in which results of codes of ``sources`` are exact (but for a last bit) before they are rounded."""
+    narrow = cast.rounding is not Rounding.STOCHASTIC and all(map(fits_exact32, (cast.format, *sources)))
+    return EXACT32 if narrow else EXACT64
+
+
+def check_random_bits(cast: Cast) -> None:
+    """Raises ValueError where the random bits of stochastic rounding reach beyond the exact bits of a result."""
+    if cast.rounding is Rounding.STOCHASTIC:
+        most = EXACT_BITS - 1 - cast.format.precision  # (variants B and C look one bit further)
+        if cast.random_bits > most:
+            raise ValueError(
+                f"arithmetic rounded stochastically to precision {cast.format.precision} takes at most {most} random "
+                f"bits, not {cast.random_bits}"
+            )
+
+
+@lru_cache(maxsize=4096)
+def exact_plan(cast: Cast, lane: Lane) -> Plan:
+    """The code paths of rounding an exact number."""
+    flushes = cast.subnormals is Subnormals.FLUSH_OUTPUT_BEFORE
+    return encode_plan(cast, lane)._replace(fixed_shift=SHIFT_VARIES, flush_before=int(flushes))
+
+
+@lru_cache(maxsize=4096)
+def exact_spec(cast: Cast, lane: Lane) -> EncodeSpec:
+    """The numbers of rounding an exact number, whose kind stands for its magnitude where that is no number."""
+    flushes = cast.subnormals is Subnormals.FLUSH_OUTPUT_BEFORE
+    floor = cast.format.emin + lane.bias if flushes else 0
+    return encode_spec(cast, lane, 0)._replace(source_infinity=INFINITE, input_floor=floor)
+
+
+@lru_cache(maxsize=4096)
+def operand_spec(source: FloatFormat, lane: Lane, flush: bool, opposite: bool = False) -> OperandSpec:
+    """The numbers by which codes of ``source`` are opened; ``flush``: subnormal ones as zeros; ``opposite``: negated."""
+    float_bias = 1023 if lane is EXACT64 else 127
+    return OperandSpec(
+        sign=source.sign_mask,
+        magnitude=source.magnitude_mask,
+        floor=source.smallest_normal_code if flush else 0,
+        trailing=source.trailing_bits,
+        hidden=1 << source.trailing_bits,
+        lowest_hidden=0 if source.subnormals else 1 << source.trailing_bits,
+        first_field=int(source.subnormals),
+        rebias=lane.bias - source.bias - source.trailing_bits - float_bias,
+        max_code=source.max_code,
+        last_number=source.max_code + source.infinities,
+        nan_code=source.sign_mask if source.signed and not source.negative_zero else (1 << lane.bits) - 1,
+        opposite=int(opposite),
     )

@@ -13,17 +13,16 @@ from numba import types
 
 from fpemu.kernels.block_sum import ABSENT, aligned, aligned32, rounded, top_power, unit_of
 from fpemu.kernels.chain import accumulate, accumulate_rounded
-from fpemu.kernels.decode import decode
 from fpemu.kernels.fused import fused_multiply_add
 from fpemu.kernels.grid import Grid, nearest_even, within
 from fpemu.kernels.jit import kernel
-from fpemu.kernels.short_float32 import is_product_in_doubt, is_sum_in_doubt, shortened
+from fpemu.kernels.operand import SPECIAL, opened
+from fpemu.kernels.short_float32 import short_step, sure_step
 from fpemu.targets.cpu import TYPES as CODE_TYPES
 from fpemu.targets.cpu import Driver, compiled, made_once, read_only, thaw_decode
 
 COLUMNS = 128  # of a tile
 CHAINS = 4  # rows of accumulators that run side by side
-SPECIAL = ABSENT - 1  # the exponent of NaN and infinity
 LARGEST_UNIT = 2.0**100  # in float32 lanes: products that exist are not so small that they would need a larger one
 
 FLOAT32, FLOAT64, INT16 = types.float32, types.float64, types.int16
@@ -39,13 +38,15 @@ class Block(NamedTuple):
 
 
 @kernel
-def _thaw_grid(numbers, k):
+def thaw_grid(numbers, k):
+    """A grid from its four numbers, from the k-th on."""
     return Grid(np.int64(numbers[k]), numbers[k + 1], numbers[k + 2], numbers[k + 3])
 
 
 @kernel
-def _thaw_block(numbers, nearest):
-    return Block(np.int64(numbers[0]), np.int64(numbers[1]), _thaw_grid(numbers, 2), nearest)
+def thaw_block(numbers, nearest):
+    """A block from its six numbers."""
+    return Block(np.int64(numbers[0]), np.int64(numbers[1]), thaw_grid(numbers, 2), nearest)
 
 
 def block_numbers(
@@ -72,12 +73,8 @@ def opening_driver(code_dtype: np.dtype) -> Driver:
         rows, columns = codes.shape
         for p in range(rows):
             for q in range(columns):
-                bits = decode(np.uint32(np.uint32(codes[p, q]) & mask), spec, 31)
-                magnitude = np.uint32(bits & np.uint32(0x7FFFFFFF))
-                exponent = max(np.int32(np.int32(magnitude >> np.uint32(23)) - np.int32(127)), np.int32(emin))
-                exponent = np.int32(ABSENT) if magnitude == np.uint32(0) else exponent
-                exponent = np.int32(SPECIAL) if magnitude >= np.uint32(0x7F800000) else exponent
-                values[p, q] = np.uint32(bits).view(np.float32)
+                value, exponent = opened(codes[p, q], mask, emin, spec)
+                values[p, q] = value
                 exponents[p, q] = np.int16(exponent)
             for q in range(columns, values.shape[1]):
                 values[p, q] = np.float32(0)
@@ -105,14 +102,14 @@ def opening_driver(code_dtype: np.dtype) -> Driver:
 def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> Driver:
     """``driver(a, b, a_scales, b_scales, sums, totals, length, span, narrow, numbers)``.
 
-    Adds the products of opened panels to ``totals`` (rows, COLUMNS): ``a`` is (values, exponents) of (rows, depth), or of (depth, COLUMNS)
-    and one row where operands are ``paired``, a pair for each column; ``b`` of (depth, COLUMNS).  Blocks of ``length`` products, a multiple of
+    Adds the products of opened panels to ``totals`` (rows, COLUMNS): ``a`` is (values, exponents) of (rows, depth), ``b`` of (depth, COLUMNS);
+    where operands are ``paired``, a pair for each result, both of (rows * depth, COLUMNS), row below row.  Blocks of ``length`` products, a multiple of
     ``unroll``; with a ``span``, every so many blocks are summed in ``sums`` on their own.  ``narrow``: the panels' values and
     products are numbers of float32, and none is special.
     """
 
     def block_sum_loop(av, ae, bv, be, asv, ase, bsv, bse, sums, totals, length, span, narrow, numbers):
-        block, totals_grid = _thaw_block(numbers, nearest), _thaw_grid(numbers, 6)
+        block, totals_grid = thaw_block(numbers, nearest), thaw_grid(numbers, 6)
         rows = totals.shape[0]
         top = np.empty(COLUMNS, np.int16)
         w = np.empty(COLUMNS, np.float64)
@@ -121,9 +118,11 @@ def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> 
         parts = np.empty(COLUMNS, np.int32)
         total = np.empty(COLUMNS, np.float64)
         absent = np.int16(2 * ABSENT)
-        for index in range(bv.shape[0] // length):
-            first = index * length
+        blocks = bv.shape[0] // length // (rows if paired else 1)
+        for index in range(blocks):
             for i in range(rows):
+                block_index = i * blocks + index if paired else index
+                first = block_index * length
                 cell = sums[i] if span else totals[i]
                 if span and index % span == 0:
                     for j in range(COLUMNS):
@@ -141,10 +140,9 @@ def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> 
                 for j in range(COLUMNS):
                     c, e, factor = cell[j], np.int32(top[j]), 1.0
                     if scaled:
-                        s = asv[index, j] if paired else asv[i, index]
-                        se = ase[index, j] if paired else ase[i, index]
-                        factor = np.float64(s) * np.float64(bsv[index, j])
-                        e = np.int32(e + np.int32(se) + np.int32(bse[index, j]))
+                        p, q = (block_index, j) if paired else (i, index)
+                        factor = np.float64(asv[p, q]) * np.float64(bsv[block_index, j])
+                        e = np.int32(e + np.int32(ase[p, q]) + np.int32(bse[block_index, j]))
                     w[j] = top_power(e, c, block)
                     u = unit_of(w[j], block)
                     total[j] = aligned(c, u)
@@ -194,15 +192,16 @@ def grouped_driver(length: int, group: int, paired: bool) -> Driver:
     groups = length // group
 
     def grouped_loop(av, ae, bv, be, asv, ase, bsv, bse, totals, per_scale, numbers):
-        block = _thaw_block(numbers, False)
+        block = thaw_block(numbers, False)
         rows = totals.shape[0]
         terms = np.empty((groups, COLUMNS), np.float64)
         exponents = np.empty((groups, COLUMNS), np.int16)
         sums, top = np.empty(COLUMNS, np.float32), np.empty(COLUMNS, np.int16)
-        for index in range(bv.shape[0] // length):
+        blocks = bv.shape[0] // length // (rows if paired else 1)
+        for index in range(blocks):
             for i in range(rows):
                 for g in range(groups):
-                    first = index * length + g * group
+                    first = ((i * blocks + index if paired else index) * groups + g) * group
                     scale = first // per_scale
                     bv_k, be_k = bv[first : first + group], be[first : first + group]
                     av_i, ae_i = (
@@ -247,6 +246,20 @@ def grouped_driver(length: int, group: int, paired: bool) -> Driver:
     return compiled(grouped_loop, (length, group, paired), *arguments)
 
 
+# (Not closures of the drivers, which would then be found in no cache.)
+@kernel
+def _step(x, a, b, grid, machine, fused, reaches, bounded):
+    """One step of a chain; the flags are known when a driver is compiled."""
+    if machine:
+        return fused_multiply_add(a, b, x) if fused else type(x)(x + type(x)(a * b))
+    p, q, total = (
+        np.float64(a),
+        np.float64(b),
+        np.float64(x),
+    )  # (which they are: this branch must have a type for float32 too)
+    return accumulate(total, p, q, grid, reaches, bounded) if fused else accumulate_rounded(total, p, q, grid, bounded)
+
+
 @made_once
 def chain_driver(kind: str, bounded: bool = False) -> Driver:
     """``driver(a, b, totals, numbers)``: add the products of opened panels to accumulators, one after another along k.
@@ -259,14 +272,8 @@ def chain_driver(kind: str, bounded: bool = False) -> Driver:
     machine, fused, reaches = kind.startswith("float"), not kind.endswith("rounded"), kind == "reaching"
     lane, number = (FLOAT32, np.float32) if kind.startswith("float32") else (FLOAT64, np.float64)
 
-    @kernel
-    def step(x, a, b, grid):
-        if machine:
-            return fused_multiply_add(a, b, x) if fused else number(x + number(a * b))
-        return accumulate(x, a, b, grid, reaches, bounded) if fused else accumulate_rounded(x, a, b, grid, bounded)
-
     def chain_loop(av, bv, totals, numbers):
-        grid = _thaw_grid(numbers, 0)
+        grid = thaw_grid(numbers, 0)
         depth = av.shape[1]
         whole = depth // unroll * unroll
         # Four rows at a time: a step waits for the one before it, but rows do not wait for each other.
@@ -279,14 +286,18 @@ def chain_driver(kind: str, bounded: bool = False) -> Driver:
                         w, x, y, z = p[j], q[j], r[j], s[j]
                         for k in range(unroll):
                             b = panel[k, j]
-                            w, x = step(w, rows[0, k], b, grid), step(x, rows[1, k], b, grid)
-                            y, z = step(y, rows[2, k], b, grid), step(z, rows[3, k], b, grid)
+                            w = number(_step(w, rows[0, k], b, grid, machine, fused, reaches, bounded))
+                            x = number(_step(x, rows[1, k], b, grid, machine, fused, reaches, bounded))
+                            y = number(_step(y, rows[2, k], b, grid, machine, fused, reaches, bounded))
+                            z = number(_step(z, rows[3, k], b, grid, machine, fused, reaches, bounded))
                         p[j], q[j], r[j], s[j] = w, x, y, z
                 else:
                     for k in range(k0, depth):
                         for row in range(i, i + CHAINS):
                             for j in range(COLUMNS):
-                                totals[row, j] = step(totals[row, j], av[row, k], bv[k, j], grid)
+                                totals[row, j] = _step(
+                                    totals[row, j], av[row, k], bv[k, j], grid, machine, fused, reaches, bounded
+                                )
 
     numbers = types.Array(FLOAT64, 1, "C", readonly=True)
     arguments = (panel(lane), panel(lane), panel(lane), numbers)
@@ -301,19 +312,8 @@ def short_chain_driver(drop: int, fused: bool) -> Driver:
     """
     unroll = 2
 
-    @kernel
-    def step(x, a, b, doubt):
-        y = np.float32(a * b)
-        if fused:
-            total = fused_multiply_add(a, b, x)
-            doubt = np.uint32(doubt | np.uint32(is_sum_in_doubt(total, x, y, drop)))
-        else:
-            total = np.float32(x + shortened(y, drop))
-            doubt = np.uint32(doubt | np.uint32(is_product_in_doubt(y)))
-        return shortened(total, drop), doubt
-
     def short_chain_loop(av, bv, totals, numbers):
-        grid = _thaw_grid(numbers, 0)
+        grid = thaw_grid(numbers, 0)
         depth = av.shape[1]
         after = np.empty((CHAINS, COLUMNS), np.float32)
         for i in range(0, totals.shape[0], CHAINS):
@@ -327,7 +327,8 @@ def short_chain_driver(drop: int, fused: bool) -> Driver:
                         for row in range(CHAINS):
                             x = before[row, j]
                             for k in range(unroll):
-                                x, doubt = step(x, rows[row, k], panel[k, j], doubt)
+                                x, doubtful = short_step(x, rows[row, k], panel[k, j], drop, fused)
+                                doubt = np.uint32(doubt | np.uint32(doubtful))
                             after[row, j] = x
                 if doubt == np.uint32(0):
                     before[:] = after
@@ -337,11 +338,7 @@ def short_chain_driver(drop: int, fused: bool) -> Driver:
                             a = np.float64(av[i + row, k])
                             for j in range(COLUMNS):
                                 x, b = np.float64(before[row, j]), np.float64(bv[k, j])
-                                if fused:
-                                    x = accumulate(x, a, b, grid, True, False)
-                                else:
-                                    x = accumulate_rounded(x, a, b, grid, False)
-                                before[row, j] = np.float32(x)
+                                before[row, j] = np.float32(sure_step(x, a, b, grid, fused))
 
     numbers = types.Array(FLOAT64, 1, "C", readonly=True)
     return compiled(short_chain_loop, (drop, fused), panel(FLOAT32), panel(FLOAT32), panel(FLOAT32), numbers)

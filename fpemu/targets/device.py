@@ -114,11 +114,14 @@ class DeviceArray:
         return replace(DeviceArray.of(made), stream=self.stream)
 
     def temporary(self, size: int, dtype: np.dtype[Any]) -> DeviceArray:
-        """Flat memory for what is passed on, used on this array's stream.
+        """Flat memory for what is passed on, used on this array's stream."""
+        return self.new((size,), dtype)
+
+    def new(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+        """A new array in C order of the owner's kind, on the same GPU, used on this array's stream.
 
         (Of the owner's library, whose allocator keeps freed memory from the work that is still queued on it.)
         """
-        shape = (size,)
         if is_torch(self.owner):
             import torch
 
@@ -266,7 +269,7 @@ def convert(to: Conversion, array: DeviceArray, out: Any, seed: int, offset: int
     """Run a conversion; returns the result as the owner's library knows it."""
     x = array.view(to.bits)
     with x.current():
-        result = x.like(to.dtype) if out is None else _checked_output(out, x, to.dtype)
+        result = x.like(to.dtype) if out is None else checked_output(out, x, to.dtype)
         if not x.size:
             return result.owner
         elsewhere = result.stream != x.stream
@@ -282,6 +285,16 @@ def convert(to: Conversion, array: DeviceArray, out: Any, seed: int, offset: int
         if out is not None and is_torch(out):
             _tell_autograd(out)
     return result.owner
+
+
+def copy(x: DeviceArray, out: Any) -> Any:
+    """Write the elements of an array to an output of its shape and dtype."""
+    from fpemu.arrays import Conversion
+
+    assert isinstance(x.dtype, np.dtype)
+    bits = np.dtype(f"u{x.itemsize}")
+    passes: Any = (_Copy(bits),)
+    return convert(Conversion(LANE32, bits, x.dtype, passes, None, ()), x, out, 0, 0)
 
 
 def _tell_autograd(tensor: Any) -> None:
@@ -313,7 +326,8 @@ def checked_codes(array: DeviceArray, source: FloatFormat) -> DeviceArray:
     return array
 
 
-def _checked_output(out: Any, x: DeviceArray, dtype: np.dtype[Any]) -> DeviceArray:
+def checked_output(out: Any, x: DeviceArray, dtype: np.dtype[Any]) -> DeviceArray:
+    """The array to write a result of the shape of ``x`` to.  TypeError, ValueError where it cannot be written there."""
     from fpemu.targets.dispatch import on_device
 
     there = on_device(out)

@@ -13,15 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fpemu.arrays import decode, encode
+from fpemu.arrays import decode, encode, nan_refused
 from fpemu.engines.model import BlockSum, Chain, Engine, Scaling, Wide
 from fpemu.formats import FLOAT32_EMIN, FORMATS, FloatFormat
 from fpemu.kernels.block_sum import ABSENT
 from fpemu.kernels.grid import Grid
+from fpemu.kernels.operand import SPECIAL
 from fpemu.kernels.spec import LANE32, decode_spec
+from fpemu.orders import as_order
 from fpemu.policies import Cast, Rounding
 from fpemu.targets import cpu_matmul as loops
-from fpemu.targets.cpu_matmul import COLUMNS, SPECIAL
+from fpemu.targets import host_sums
+from fpemu.targets.cpu_matmul import COLUMNS
 from fpemu.targets.threads import map_parts
 
 Bits = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
@@ -29,6 +32,7 @@ Array = np.ndarray[Any, Any]
 
 ROWS = 128  # of a tile
 DEPTH = 256  # of a panel, about
+PAIRS = 32 * COLUMNS  # independent dot products of a task
 FLOAT32_LARGEST, FLOAT32_SMALLEST = 125, -100  # exponents of products that are exact in float32, with some room
 
 
@@ -96,6 +100,14 @@ class Scales(NamedTuple):
         values[part], exponents[part] = self.values[codes], self.exponents[codes]
         return Opened(values, exponents, int(exponents.min(initial=0)), int(exponents.max(initial=0)))
 
+    def in_strips(self, codes: Bits, strips: int, count: int) -> Opened:
+        """The same of the scales (n, blocks) of independent dot products, as ``_strips`` lays their operands."""
+        rows = self.opened(codes, (strips * COLUMNS, count))
+        values, exponents = (
+            x.reshape(strips, COLUMNS, count).transpose(0, 2, 1).reshape(strips * count, COLUMNS) for x in rows[:2]
+        )
+        return Opened(np.ascontiguousarray(values), np.ascontiguousarray(exponents), rows.lowest, rows.highest)
+
 
 NO_SCALES = Opened(np.ones((1, 1), np.float32), np.zeros((1, 1), np.int16), 0, 0)
 
@@ -124,9 +136,12 @@ def _numbers(engine: Engine) -> Array:
     return loops.block_numbers(rule.fraction_bits, rule.zero_exponent, *grids)
 
 
-def _unroll(length: int) -> int:
-    """Products that a loop takes at once: sixteen of 25 fraction bits still add up in an int32."""
-    return min(length, 16)
+def _unroll(length: int, paired: bool) -> int:
+    """Products that a loop takes at once: sixteen of 25 fraction bits still add up in an int32.
+
+    (Fewer for pairs, which are compute-bound no more than opening their operands is: one driver serves all lengths.)
+    """
+    return 4 if paired else min(length, 16)
 
 
 def is_narrow(a: Opened, b: Opened, fraction_bits: int) -> bool:
@@ -140,14 +155,21 @@ def is_narrow(a: Opened, b: Opened, fraction_bits: int) -> bool:
 def _tile(engine: Engine, task: Task, paired: bool) -> None:
     """Run a tile on a tensor core's model.
 
-    ``paired``: the task is a column of independent dot products: ``a`` is (k, columns) like ``b``, and the result one row.
+    ``paired``: the task is a list of independent dot products: ``a`` and ``b`` are (n, k), the result (n,), scales (n, blocks).  They
+    run in strips of COLUMNS, each a row of accumulators.
     """
     rule = engine.arithmetic
     assert isinstance(rule, BlockSum)
     left, right, scaling = _operands(engine)
-    rows, columns, k = task.out.shape[0], task.out.shape[1], task.b.shape[0]
-    totals = np.zeros((rows, COLUMNS))
-    totals[:, :columns] = decode(task.out, engine.accumulator, dtype=np.float64)
+    start_values = decode(task.out, engine.accumulator, dtype=np.float64)
+    if paired:
+        rows, k = -(-len(task.out) // COLUMNS), task.b.shape[1]
+        totals = np.zeros((rows, COLUMNS))
+        totals.reshape(-1)[: len(task.out)] = start_values
+    else:
+        rows, k = len(task.out), len(task.b)
+        totals = np.zeros((rows, COLUMNS))
+        totals[:, : task.out.shape[1]] = start_values
     sums = np.empty((rows if rule.span else 1, COLUMNS))
     unit = rule.span or rule.length
     depth = unit * max(DEPTH // unit, 1)
@@ -155,21 +177,23 @@ def _tile(engine: Engine, task: Task, paired: bool) -> None:
     numbers = _numbers(engine)
     a_scales = b_scales = NO_SCALES
     for start in range(0, k, depth):
-        stop = min(start + depth, k)
-        a, b = (task.a[start:stop], task.b[start:stop]) if paired else (task.a[:, start:stop], task.b[start:stop])
-        whole = -(-(stop - start) // unit) * unit
+        part = slice(start, min(start + depth, k))
+        whole = -(-(part.stop - start) // unit) * unit
+        a, b = task.a[:, part], (task.b[:, part] if paired else task.b[part])
         if places is not None:
-            a, b = _permuted(a, 0 if paired else 1, places, whole), _permuted(b, 0, places, whole)
-        first = opened(a, left, (whole, COLUMNS) if paired else (rows, whole))
-        second = opened(b, right, (whole, COLUMNS))
+            a, b = _permuted(a, 1, places, whole), _permuted(b, int(paired), places, whole)
+        first = opened(_strips(a, whole), left, (rows * whole, COLUMNS)) if paired else opened(a, left, (rows, whole))
+        second = opened(_strips(b, whole) if paired else b, right, (rows * whole if paired else whole, COLUMNS))
         narrow = is_narrow(first, second, rule.fraction_bits)
         if scaling is not None:
             assert engine.scaling is not None and task.a_scales is not None and task.b_scales is not None
             per = engine.scaling.block
-            part, count = slice(start // per, -(-stop // per)), whole // per
-            a_codes = task.a_scales[part] if paired else task.a_scales[:, part]
-            a_scales = scaling.opened(a_codes, (count, COLUMNS) if paired else (rows, count))
-            b_scales = scaling.opened(task.b_scales[part], (count, COLUMNS))
+            some, count = slice(start // per, -(-part.stop // per)), whole // per
+            a_codes, b_codes = task.a_scales[:, some], (task.b_scales[:, some] if paired else task.b_scales[some])
+            if paired:
+                a_scales, b_scales = (scaling.in_strips(x, rows, count) for x in (a_codes, b_codes))
+            else:
+                a_scales, b_scales = scaling.opened(a_codes, (rows, count)), scaling.opened(b_codes, (count, COLUMNS))
             narrow = narrow and not a_scales.special and not b_scales.special
         operands = (*first[:2], *second[:2], *a_scales[:2], *b_scales[:2])
         if rule.group:
@@ -178,10 +202,20 @@ def _tile(engine: Engine, task: Task, paired: bool) -> None:
             driver(*operands, totals, engine.scaling.block, numbers)
         else:
             driver = loops.block_sum_driver(
-                _unroll(rule.length), rule.rounding is Rounding.NEAREST_EVEN, scaling is not None, paired
+                _unroll(rule.length, paired), rule.rounding is Rounding.NEAREST_EVEN, scaling is not None, paired
             )
             driver(*operands, sums, totals, rule.length, rule.span // rule.length, narrow, numbers)
-    task.out[...] = encode(totals[:, :columns], engine.result)
+    result = totals.reshape(-1)[: len(task.out)] if paired else totals[:, : task.out.shape[1]]
+    task.out[...] = encode(result, engine.result)
+
+
+def _strips(codes: Bits, whole: int) -> Bits:
+    """Codes (n, k) of independent dot products as strips below each other, each (whole, COLUMNS), with zeros where there are none."""
+    n, k = codes.shape
+    count = -(-n // COLUMNS)
+    padded = np.zeros((count * COLUMNS, whole), codes.dtype.newbyteorder("="))
+    padded[:n, :k] = codes
+    return padded.reshape(count, COLUMNS, whole).transpose(0, 2, 1).reshape(count * whole, COLUMNS)
 
 
 def _permuted(codes: Bits, axis: int, places: Array, whole: int) -> Bits:
@@ -198,6 +232,48 @@ def _permuted(codes: Bits, axis: int, places: Array, whole: int) -> Bits:
 
 
 # ---- ordinary accumulators ------------------------------------------------------------------------------------------
+class ChainKind(NamedTuple):
+    """How a Chain runs where it runs fast, on any machine.
+
+    Attributes
+    ----------
+    name: what ``chain_driver`` calls it, or ``short fused``, ``short rounded``.
+    drop: of short kinds, the bits of float32 that the accumulator lacks.
+    """
+
+    name: str
+    drop: int = 0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the accumulators between steps."""
+        return np.dtype(np.float32 if self.name.startswith(("float32", "short")) else np.float64)
+
+
+@lru_cache(maxsize=256)
+def chain_kind(engine: Engine) -> ChainKind | None:
+    """The kind of an engine with an accumulator, where it is a fast one: those to nearest even, in order."""
+    rule, to = engine.arithmetic, engine.accumulator
+    assert isinstance(rule, Chain)
+    kind = "fused" if rule.fused else "rounded"
+    if isinstance(to, Wide):
+        return ChainKind(f"float64 {kind}")
+    factors = engine.a.precision + engine.b.precision
+    if rule.order != "sequential" or rule.cast != Cast(to) or not _is_ieee(to):
+        return None
+    if not all(isinstance(x, FloatFormat) and FORMATS["float32"].holds(x) for x in (engine.a, engine.b, to)):
+        return None
+    if to == FORMATS["float32"]:
+        return ChainKind(f"float32 {kind}")
+    if to.emin == FLOAT32_EMIN and max(engine.a.precision, engine.b.precision, to.precision) <= 12:
+        return ChainKind(f"short {kind}", 24 - to.precision)
+    if to.precision + factors > 51:
+        return None
+    if rule.fused and to.emax + 2 - to.finest_exponent > 52:
+        kind = "reaching"
+    return ChainKind(kind)
+
+
 class Lane(NamedTuple):
     """How a Chain runs: a driver for sums that may overflow, one for sums that cannot, and the dtype of its arrays."""
 
@@ -208,26 +284,17 @@ class Lane(NamedTuple):
 
 @lru_cache(maxsize=256)
 def chain_lane(engine: Engine) -> Lane | None:
-    """The fast loops of an engine with an accumulator, where there are any: those to nearest even, in order."""
-    rule, to = engine.arithmetic, engine.accumulator
-    assert isinstance(rule, Chain)
-    kind = "fused" if rule.fused else "rounded"
-    if isinstance(to, Wide):
-        return Lane(*(loops.chain_driver(f"float64 {kind}"),) * 2, np.dtype(np.float64))
-    factors = engine.a.precision + engine.b.precision
-    if rule.order != "sequential" or rule.cast != Cast(to) or not _is_ieee(to):
+    """The fast loops of an engine with an accumulator, where there are any."""
+    kind = chain_kind(engine)
+    if kind is None:
         return None
-    if not all(isinstance(x, FloatFormat) and FORMATS["float32"].holds(x) for x in (engine.a, engine.b, to)):
-        return None
-    if to == FORMATS["float32"]:
-        return Lane(*(loops.chain_driver(f"float32 {kind}"),) * 2, np.dtype(np.float32))
-    if to.emin == FLOAT32_EMIN and max(engine.a.precision, engine.b.precision, to.precision) <= 12:
-        return Lane(*(loops.short_chain_driver(24 - to.precision, rule.fused),) * 2, np.dtype(np.float32))
-    if to.precision + factors > 51:
-        return None
-    if rule.fused and to.emax + 2 - to.finest_exponent > 52:
-        kind = "reaching"
-    return Lane(loops.chain_driver(kind), loops.chain_driver(kind, True), np.dtype(np.float64))
+    if kind.drop:
+        driver = bounded = loops.short_chain_driver(kind.drop, kind.name == "short fused")
+    else:
+        driver, bounded = (
+            loops.chain_driver(kind.name, flag and not kind.name.startswith("float")) for flag in (False, True)
+        )
+    return Lane(driver, bounded, kind.dtype)
 
 
 def _is_ieee(format: FloatFormat) -> bool:
@@ -260,7 +327,8 @@ def _chain_tile(engine: Engine, task: Task, lane: Lane) -> None:
             left, right = (x.values.astype(lane.dtype, copy=False) for x in (a, b))
             if not (a.special or b.special) and np.isfinite(totals).all():
                 largest = np.abs(totals).max() + depth * 2.0 ** min(a.highest + b.highest + 2, 1000)
-                if largest < 2.0 ** (to.emax - 1):  # (half of that would do: rounding adds less than the sum itself)
+                # (A rounded step moves the sum, which is on the grid, by twice its product at most; a rounded product is twice it at most.)
+                if largest < 2.0 ** (to.emax - 2):
                     driver = lane.bounded
         driver(left, right, totals, numbers)
     result = totals[:rows, :columns]
@@ -274,8 +342,26 @@ def chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
     """Add ``a @ b`` to the accumulators ``out`` (contiguous), in an ordinary accumulator."""
     lane = chain_lane(engine)
     if lane is None:
-        raise NotImplementedError
+        _any_chain(engine, a, b, out, seed)
+        return
     map_parts(lambda task: _chain_tile(engine, task, lane), list(_matrices((a, b, None, None), out)))
+
+
+def _any_chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
+    """Any format, rounding and order, by the kernels of arithmetic.  Outputs, in C order, take random words one after another."""
+    rule = engine.arithmetic
+    assert isinstance(rule, Chain)
+    cast, order = engine.result, as_order(rule.order)
+    how = host_sums.Reduction(cast, engine.a, engine.b, order, None if rule.fused else cast)
+    batch, (rows, columns) = out.shape[:-2], out.shape[-2:]
+    words = rows * columns * order.roundings(a.shape[-1], not rule.fused, True)
+    left, right = (np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
+    for number, index in enumerate(np.ndindex(batch)):
+        found = host_sums.contract(
+            left[index], right[index].T, out[index].copy(), out[index], how, seed, number * words
+        )
+        if found is not None:
+            raise nan_refused(cast, number * rows * columns + found, out.shape)
 
 
 # ---- how work is cut ------------------------------------------------------------------------------------------------
@@ -302,21 +388,21 @@ def _matrices(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
         yield from _tiles(Task(a, b, out[index], a_scales, b_scales))
 
 
-def _columns_of_pairs(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
-    """The dot products of a large stack of small matrices, each element of the result in columns of its own."""
+def _pairs(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
+    """The dot products of a large stack of small matrices."""
     batch = out.shape[:-2]
     spread = [None if x is None else np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in operands]
     flat = out.reshape(-1, *out.shape[-2:])
     stacks = [None if x is None else x.reshape(-1, *x.shape[-2:]) for x in spread]
     for m, n in np.ndindex(out.shape[-2:]):
-        for start in range(0, len(flat), COLUMNS):
-            part = slice(start, start + COLUMNS)
+        for start in range(0, len(flat), PAIRS):
+            part = slice(start, start + PAIRS)
             a, b, a_scales, b_scales = (
-                None if x is None else (x[part, m, :] if first else x[part, :, n]).T
+                None if x is None else x[part, m, :] if first else x[part, :, n]
                 for x, first in zip(stacks, (True, False, True, False), strict=True)
             )
             assert a is not None and b is not None
-            yield Task(a, b, flat[part, m, n][None], a_scales, b_scales)
+            yield Task(a, b, flat[part, m, n], a_scales, b_scales)
 
 
 def _is_paired(shape: tuple[int, ...]) -> bool:
@@ -329,5 +415,5 @@ def block_sums(engine: Engine, a: Bits, b: Bits, out: Bits, scales: tuple[Bits, 
     """Add ``a @ b`` to the accumulators ``out`` (contiguous), on a tensor core's model."""
     operands = (a, b, *(scales or (None, None)))
     paired = _is_paired(out.shape)
-    tasks = list((_columns_of_pairs if paired else _matrices)(operands, out))
+    tasks = list((_pairs if paired else _matrices)(operands, out))
     map_parts(lambda task: _tile(engine, task, paired), tasks)

@@ -1,0 +1,491 @@
+"""Arithmetic in any format: the exact result, rounded once (IEEE 754-2019, clause 5.4, formatOf operations).
+
+Operands are arrays of codes (unsigned integers, or ml_dtypes arrays, which bring their own format) or of floating-point
+values, of shapes that broadcast as NumPy's do.  Values are first rounded to the format of their operand: to nearest even,
+with the overflow and NaN policies of the operation.  Where any operand is codes, the result is codes; of values alone it is
+values.  Operands may be of other formats than the result (``source``): the exact result is rounded to the latter once.
+
+Zeros and NaN go by IEEE 754-2019, clauses 6.2, 6.3 and 7: exact zero sums are +0 (-0 rounding downward), a sum of zeros
+of one sign keeps it, the sign of a product or quotient is the exclusive or of the signs, sqrt(-0) is -0.  x/0 is an exact
+infinity, and goes where the overflow policy sends infinities.  0/0, inf/inf, 0*inf, inf-inf, the square root of a negative
+number, and every operation on a NaN but ``minimum_number`` and ``maximum_number`` give the canonical NaN, positive; in a
+format without NaN that is a ValueError unless ``nan`` names another result, and then nothing is written.
+
+Everything runs on the host; arrays on a GPU are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fpemu.arrays import (
+    Codes,
+    FormatLike,
+    Values,
+    as_counter,
+    as_values,
+    codes_of,
+    decode,
+    encode,
+    ml_format,
+    nan_refused,
+    value_dtype_of,
+)
+from fpemu.formats import FloatFormat, as_format
+from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
+from fpemu.targets.dispatch import on_device
+
+Source = FloatFormat | str | None
+Sources = Source | Sequence[Source]
+
+
+class Relation(IntEnum):
+    """How two values compare: exactly one holds (IEEE 754-2019, 5.11)."""
+
+    LESS = -1
+    EQUAL = 0
+    GREATER = 1
+    UNORDERED = 2
+
+
+def add(
+    a: ArrayLike,
+    b: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """a + b, rounded once.
+
+    Parameters (those of all operations)
+    ----------
+    a, b: codes or floating-point values, of shapes that broadcast; see the module.
+    format: of the result: a name, a FloatFormat, or a Cast (whose policies the keywords below replace).
+    rounding, overflow, subnormals, nan, random_bits, stochastic, via: policies, see ``fpemu.Cast``.  ``flush-input``
+        takes subnormal operands for zeros.  ``via``: the result is computed in that format, then converted.
+    source: the format of the operands, or a sequence of one for each; default: that of the result.  None in a sequence:
+        the default; ml_dtypes arrays have their own.
+    seed, offset: of stochastic rounding: element i of the result, in C order, uses random word ``offset + i``.
+    out: array to write to, of the shape and dtype of the result.  It may be an operand.
+
+    Returns
+    -------
+    Codes in the format's ``code_dtype`` where any operand is codes; else values, of the dtype that ``quantize`` gives
+    (the widest of the operands'; Python floats do not count beside arrays).  A scalar for scalars.
+
+    Raises
+    ------
+    TypeError: an operand that is neither codes nor floating point, or lies on a GPU; ``out`` not an array of the right
+        dtype.
+    ValueError: shapes that do not broadcast; codes beyond their format; an unknown format or policy; a NaN result in a
+        format without NaN; ``out`` of another shape or read-only; values that the dtype cannot hold; stochastic rounding
+        with more than 58 - precision random bits.
+    """
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("add", (a, b), format, policies, source, seed, offset, out)
+
+
+def subtract(
+    a: ArrayLike,
+    b: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """a - b, rounded once; parameters, result and errors as for ``add``."""
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("subtract", (a, b), format, policies, source, seed, offset, out)
+
+
+def multiply(
+    a: ArrayLike,
+    b: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """a * b, rounded once; parameters, result and errors as for ``add``."""
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("multiply", (a, b), format, policies, source, seed, offset, out)
+
+
+def divide(
+    a: ArrayLike,
+    b: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """a / b, rounded once; parameters, result and errors as for ``add``."""
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("divide", (a, b), format, policies, source, seed, offset, out)
+
+
+def sqrt(
+    x: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """The square root of x, rounded once; parameters, result and errors as for ``add``."""
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("sqrt", (x,), format, policies, source, seed, offset, out)
+
+
+def fma(
+    a: ArrayLike,
+    b: ArrayLike,
+    c: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """a * b + c (fusedMultiplyAdd), rounded once; parameters, result and errors as for ``add``.
+
+    0 * inf + NaN is NaN, and raises where a format has none (IEEE 754-2019, 7.2 c, leaves the exception open).
+    """
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("fma", (a, b, c), format, policies, source, seed, offset, out)
+
+
+def minimum(
+    a: ArrayLike,
+    b: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """The smaller of a and b; NaN if either is; -0 is smaller than +0 (IEEE 754-2019, 9.6).
+
+    Parameters, result and errors as for ``add``.  It is exact where the operands have the format of the result.
+    """
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("minimum", (a, b), format, policies, source, seed, offset, out)
+
+
+def maximum(
+    a: ArrayLike,
+    b: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """The larger of a and b; NaN if either is; +0 is larger than -0.  As ``minimum`` else."""
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("maximum", (a, b), format, policies, source, seed, offset, out)
+
+
+def minimum_number(
+    a: ArrayLike,
+    b: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """The smaller of a and b, or the one that is a number (minimumNumber).  As ``minimum`` else."""
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("minimum_number", (a, b), format, policies, source, seed, offset, out)
+
+
+def maximum_number(
+    a: ArrayLike,
+    b: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """The larger of a and b, or the one that is a number (maximumNumber).  As ``minimum`` else."""
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("maximum_number", (a, b), format, policies, source, seed, offset, out)
+
+
+def negate(
+    x: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """-x.  Where x has the format of the result and that has a sign, only the sign bit changes, of NaN too (5.5.1).
+
+    Otherwise the exact negative is rounded: in an unsigned format what is not zero goes where the overflow policy sends
+    negatives.  Parameters, result and errors as for ``add``.
+    """
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("negate", (x,), format, policies, source, seed, offset, out)
+
+
+def absolute(
+    x: ArrayLike,
+    format: FormatLike,
+    *,
+    rounding: Rounding | str | None = None,
+    overflow: Overflow | str | None = None,
+    subnormals: Subnormals | str | None = None,
+    nan: NaN | str | None = None,
+    random_bits: int | None = None,
+    stochastic: Stochastic | str | None = None,
+    via: FormatLike | None = None,
+    source: Sources = None,
+    seed: int = 0,
+    offset: int = 0,
+    out: Codes | Values | None = None,
+) -> Any:
+    """|x|.  Where x has the format of the result, only the sign bit changes; otherwise as ``negate``."""
+    policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
+    return _operate("absolute", (x,), format, policies, source, seed, offset, out)
+
+
+abs = absolute
+
+
+def compare(
+    a: ArrayLike,
+    b: ArrayLike,
+    format: FormatLike,
+    *,
+    subnormals: Subnormals | str | None = None,
+    source: Sources = None,
+    out: NDArray[np.int8] | None = None,
+) -> Any:
+    """How a compares with b, exactly: int8 of the broadcast shape, with the numbers of ``Relation``.
+
+    ``format`` is that of operands for which ``source`` names none.  Zeros are equal; NaN is unordered, to itself too.
+    Errors as for ``add``.
+    """
+    cast = as_cast(format, subnormals=subnormals)
+    operands, _ = opened((a, b), cast, source)
+    shape = np.broadcast_shapes(*(one.codes.shape for one in operands))
+    out = output(out, shape, np.dtype(np.int8))
+    from fpemu.targets.host_arithmetic import relate
+
+    relate((operands[0], operands[1]), cast.subnormals is Subnormals.FLUSH_INPUT, out)
+    return out if out.ndim else out[()]
+
+
+# ---- operands and results -------------------------------------------------------------------------------------------
+POLICIES = ("rounding", "overflow", "subnormals", "nan", "random_bits", "stochastic", "via")
+
+
+class Operand(NamedTuple):
+    """Codes and their format."""
+
+    codes: Codes
+    source: FloatFormat
+
+
+def _operate(
+    name: str,
+    operands: tuple[ArrayLike, ...],
+    format: FormatLike,
+    policies: tuple[Any, ...],
+    source: Sources,
+    seed: int,
+    offset: int,
+    out: Any,
+) -> Any:
+    from fpemu.targets import host_arithmetic as host
+
+    cast = as_cast(format, **dict(zip(POLICIES, policies, strict=True)))
+    seed, offset = as_counter("seed", seed), as_counter("offset", offset)
+    taken, dtype = opened(operands, cast, source)
+    shape = np.broadcast_shapes(*(one.codes.shape for one in taken))
+    result = output(out, shape, cast.format.code_dtype if dtype is None else dtype)
+    # Codes go where they are wanted; values are decoded from codes of their own.
+    codes = result if dtype is None else np.empty(shape, cast.format.code_dtype)
+
+    first = taken[0]
+    if name in ("negate", "absolute") and first.source == cast.format and cast.format.signed and cast.via is None:
+        _change_signs(first, name == "negate", codes)
+    else:
+        refused = host.operate(host.OPERATIONS[name], taken, cast, codes, seed, offset)
+        if refused is not None:
+            raise nan_refused(cast if cast.raises_on_nan else cast.via or cast, refused, shape)
+    if dtype is not None:
+        decode(codes, cast.format, dtype=dtype, out=result)
+    return result if result.ndim else result[()]
+
+
+def opened(
+    operands: tuple[ArrayLike, ...], cast: Cast, source: Sources
+) -> tuple[tuple[Operand, ...], np.dtype[Any] | None]:
+    """The operands as codes, and the dtype of a result that is values; None where it is codes."""
+    sources = _sources(source, len(operands))
+    arrays = [as_operand(x) for x in operands]
+    are_codes = [array.dtype.kind in "iu" or ml_format(array.dtype) is not None for array in arrays]
+    taken = []
+    for array, is_code, own in zip(arrays, are_codes, sources, strict=True):
+        own = own if own is not None else ml_format(array.dtype) or cast.format
+        if is_code:
+            taken.append(Operand(*codes_of(array, own)))
+        else:
+            to = Cast(own, overflow=cast.overflow, nan=cast.nan)
+            taken.append(Operand(np.asarray(encode(array, to)), to.format))
+    if any(are_codes):
+        return tuple(taken), None
+    # (Python floats take part as NumPy lets them: they do not widen an array.)
+    strong = [array for array, x in zip(arrays, operands, strict=True) if type(x) is not float] or arrays
+    dtypes = {value_dtype_of(array.dtype, cast.format) for array in strong}
+    return tuple(taken), np.result_type(*dtypes)
+
+
+def as_operand(x: ArrayLike) -> NDArray[Any]:
+    """A NumPy array of codes or of values."""
+    if type(x) is np.ndarray:
+        return x
+    if on_device(x) is not None:
+        raise TypeError("arithmetic takes arrays on the host: copy those on a GPU first")
+    if isinstance(x, (int, np.integer)) and not isinstance(x, bool):
+        return np.asarray(x)  # one code
+    array: NDArray[Any] = as_values(x)
+    return array
+
+
+def _sources(source: Sources, count: int) -> list[FloatFormat | None]:
+    """The format of each operand, None for the default."""
+    if source is None or isinstance(source, (str, FloatFormat)):
+        return [None if source is None else as_format(source)] * count
+    if not isinstance(source, (tuple, list)):
+        raise TypeError(f"source must be a format or a sequence of formats, not {type(source).__name__}")
+    if len(source) != count:
+        raise ValueError(f"source must be one format or {count}, one for each operand, not {len(source)}")
+    return [None if one is None else as_format(one) for one in source]
+
+
+def output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array to write to."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    if out.dtype != dtype or not out.dtype.isnative:
+        raise TypeError(f"out must have dtype {dtype}, not {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}, not {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    return out
+
+
+def _change_signs(x: Operand, negate: bool, out: Codes) -> None:
+    """Flip or clear sign bits; where the sign bit alone is NaN, that code and zero stay as they are."""
+    codes, source = x
+    sign = codes.dtype.type(source.sign_mask)
+    changed = codes ^ sign if negate else codes & ~sign
+    if not source.negative_zero:
+        changed = np.where(codes & ~sign == 0, codes, changed)
+    out[...] = changed
