@@ -26,7 +26,7 @@ from fpemu.targets.walk import boxes, flat, is_plain
 PIECE = 1 << 14  # elements of a copied piece of what is broadcast, strided or byte-swapped
 WEIGHT = 4  # an operation takes about as long as so many conversions: how soon threads are worth it
 
-# A loop of one operation and rounding takes seconds to compile, once for each machine, and runs about five times as fast as
+# A loop of one operation and rounding takes seconds to compile, once for each machine, and runs about ten times as fast as
 # the general one: large arrays are worth it.
 SPECIALISE_FROM = 1 << 18
 

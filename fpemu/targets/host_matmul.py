@@ -337,7 +337,7 @@ def _chain_tile(engine: Engine, task: Task, lane: Lane) -> None:
             b = opened(task.b[part], Operand.of(engine.b, engine.ignored_bits), (depth, COLUMNS))
             left, right = (x.values.astype(lane.dtype, copy=False) for x in (a, b))
             if not (a.special or b.special) and np.isfinite(totals).all():
-                largest = np.abs(totals).max() + depth * 2.0 ** min(a.highest + b.highest + 2, 1000)
+                largest = float(np.abs(totals).max()) + depth * 2.0 ** min(a.highest + b.highest + 2, 1000)
                 # (A rounded step moves the sum, which is on the grid, by twice its product at most; a rounded product is twice it at most.)
                 if largest < 2.0 ** (to.emax - 2):
                     driver = lane.bounded
