@@ -128,6 +128,17 @@ def test_any_length(name: str, k: int) -> None:
     same(matmul(put(a), put(b), put(c), engine=engine, **{x: put(y) for x, y in blocks.items()}), right)
 
 
+@pytest.mark.parametrize(
+    ("name", "sign"), [("fp16", 0x8000), ("sequential.mul-add.bfloat16.bfloat16", 0x8000), ("ampere.mma.fp16.fp16", 0)]
+)
+def test_a_sum_of_negative_zeros(name: str, sign: int) -> None:
+    """It keeps its sign in a chain, where nothing stands for products beyond the last; in a tensor core it has none."""
+    engine = engine_of(name)
+    negative, one = np.full((1, 2), 0x8000, np.uint16), np.array(fp.encode(np.ones((2, 1)), engine.b))
+    got = get(matmul(put(negative), put(one), put(negative[:, :1]), engine=engine))
+    assert got.item() == sign
+
+
 # ---- shapes and layouts ----------------------------------------------------------------------------------------------
 def test_several_tiles() -> None:
     engine, rng = ENGINES["hopper.mma.fp16.fp32"], generator("tiles")
