@@ -19,6 +19,9 @@ from fpemu import ENGINES, Engine, matmul
 from fpemu.engines import BlockSum, Scaling, as_engine, chain, definition, promoted
 from fpemu.policies import Rounding
 
+if KIND:
+    from fpemu.targets.cuda_matmul import SIDE
+
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not KIND, reason="no GPU, and not in the simulator")]
 
 Array = np.ndarray[Any, Any]
@@ -142,7 +145,7 @@ def test_a_sum_of_negative_zeros(name: str, sign: int) -> None:
 # ---- shapes and layouts ----------------------------------------------------------------------------------------------
 def test_several_tiles() -> None:
     engine, rng = ENGINES["hopper.mma.fp16.fp32"], generator("tiles")
-    a, b = draw("normal", rng, engine.a, (18, 3)), draw("normal", rng, engine.b, (3, 19))
+    a, b = draw("normal", rng, engine.a, (SIDE + 1, 3)), draw("normal", rng, engine.b, (3, 2 * SIDE + 1))
     same(matmul(put(a), put(b), engine=engine), wanted(engine, a, b))
 
 

@@ -41,22 +41,24 @@ def blocks_of(size: int) -> int:
     return -(-size // TILE)
 
 
-def launch(grid: Grid, blocks: int, stream: Any, *arguments: Any) -> None:
+def launch(grid: Grid, blocks: int, stream: Any, *arguments: Any, threads: int = THREADS) -> None:
     """Queue a grid on a stream."""
     small = blocks < WARNED_BELOW and not SIMULATED
-    ready = _small(grid, blocks, stream, cuda.get_current_device().id) if small else grid[blocks, THREADS, stream]
+    ready = (
+        _small(grid, blocks, threads, stream, cuda.get_current_device().id) if small else grid[blocks, threads, stream]
+    )
     ready(*arguments)
 
 
 @lru_cache(maxsize=1024)
-def _small(grid: Grid, blocks: int, stream: Any, gpu: int) -> Any:
+def _small(grid: Grid, blocks: int, threads: int, stream: Any, gpu: int) -> Any:
     """A small grid ready to be queued on a GPU.  Numba warns of it, but a small array is no mistake.
 
     (Once for each: whoever catches warnings does it for all threads.)
     """
     with _catching, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return grid[blocks, THREADS, stream]
+        return grid[blocks, threads, stream]
 
 
 def numbers_of(stages: Stages, lane: Lane) -> tuple[Any, ...]:

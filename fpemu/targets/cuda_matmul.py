@@ -27,14 +27,13 @@ from fpemu.kernels.short_float32 import short_step, sure_step
 from fpemu.kernels.spec import DecodeSpec, EncodeSpec, Plan
 from fpemu.targets.cpu import made_once
 from fpemu.targets.cpu_matmul import LARGEST_UNIT, thaw_block, thaw_grid
-from fpemu.targets.cuda import SIMULATED, THREADS, Grid, array_of, compiled
+from fpemu.targets.cuda import SIMULATED, Grid, array_of, compiled
 
-SIDE = 16  # of a tile
+SIDE = 8 if SIMULATED else 16  # of a tile (in the simulator a thread is one of Python's)
+THREADS = SIDE * SIDE  # of a block
 DEPTH = 32  # products of a panel, if a block has no more
 PARTS = 16  # products that add up in an int32, of at most 25 fraction bits
 PAD = 1  # a row of a panel begins in another bank of shared memory than the one before it
-
-assert SIDE * SIDE == THREADS
 
 _U, _I = np.uint32, np.int32
 _QUIET_NAN = 0x7FF8 << 48

@@ -120,10 +120,11 @@ def _run(engine: Engine, operands: Operands, out: DeviceArray) -> None:
         blocks = count * -(-m // grids.SIDE) * -(-n // grids.SIDE)
         if isinstance(rule, BlockSum):
             grid, counts = grids.block_sum_grid(*facts_of(engine)), _counts(engine, k)
-            launch(grid, blocks, a.stream, *flat, *_tables_on(engine, gpu), *ats, *sizes, *counts, *numbers)
+            arguments = (*flat, *_tables_on(engine, gpu), *ats, *sizes, *counts, *numbers)
         else:
             grid = grids.chain_grid(*facts_of(engine))
-            launch(grid, blocks, a.stream, *flat[:4], *ats[:4], *sizes, *numbers)
+            arguments = (*flat[:4], *ats[:4], *sizes, *numbers)
+        launch(grid, blocks, a.stream, *arguments, threads=grids.THREADS)
 
 
 class Spread(NamedTuple):
