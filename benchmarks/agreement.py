@@ -69,5 +69,7 @@ def differing(ours: Array, theirs: Array, work: Work) -> int:
 
 
 def _is_nan(results: Array, work: Work) -> Array:
-    values = fp.decode(results, work.cast.format) if work.kind == "encode" else results
+    if work.kind == "matmul":
+        results = np.asarray(fp.decode(results, work.engine.accumulator))
+    values = fp.decode(results, work.cast.format) if work.kind in ("encode", "arithmetic") else results
     return np.isnan(values)

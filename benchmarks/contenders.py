@@ -57,10 +57,14 @@ _TORCH: dict[str, Any] = {"package": "torch", "threaded": True, "handles": peers
 _GFLOAT: dict[str, Any] = {"package": "gfloat", "allocates": True, "handles": peers.gfloat_handles}
 _APYTYPES: dict[str, Any] = {"package": "apytypes", "allocates": True, "handles": peers.apytypes_handles}
 
+_TORCH_ALSO: dict[str, Any] = {"package": "torch", "threaded": True}
+
 TABLE: tuple[Contender, ...] = (
     *(_roofline("copy", kind, roofline.copy) for kind in ("encode", "quantize", "decode")),
     *(_roofline("copy past the cache", kind, roofline.copy_past) for kind in ("encode", "quantize", "decode")),
     *(_roofline("read", kind, roofline.read) for kind in ("stats", "histogram")),
+    _roofline("copy", "arithmetic", roofline.operands),
+    _roofline("numpy sgemm, which emulates nothing", "matmul", roofline.sgemm),
     _ours("encode", ours.encode),
     _ours("encode", _alone(ours.encode), ONE_THREAD, threaded=False, handles=ours.is_main_encode),
     _ours("encode", ours.encode_at_run_time, RUN_TIME, handles=ours.is_main_encode),
@@ -85,6 +89,33 @@ TABLE: tuple[Contender, ...] = (
     Contender("ml_dtypes", "stats", peers.numpy_stats, "ml_dtypes", allocates=True),
     _ours("histogram", ours.histogram, allocates=True),
     Contender("numpy", "histogram", peers.numpy_histogram, "numpy", allocates=True),
+    _ours("arithmetic", ours.arithmetic),
+    Contender("torch", "arithmetic", peers.torch_arithmetic, **_TORCH_ALSO),
+    Contender("numpy", "arithmetic", peers.numpy_arithmetic, "numpy", handles=peers.numpy_operates),
+    Contender(
+        "apytypes",
+        "arithmetic",
+        peers.apytypes_arithmetic,
+        "apytypes",
+        allocates=True,
+        handles=peers.apytypes_operates,
+    ),
+    _ours("matmul", ours.matmul),
+    Contender(
+        "torch, which emulates nothing", "matmul", peers.torch_matmul, handles=peers.torch_multiplies, **_TORCH_ALSO
+    ),
+    Contender(
+        "apytypes", "matmul", peers.apytypes_matmul, "apytypes", allocates=True, handles=peers.apytypes_multiplies
+    ),
+    Contender(
+        "mmasim",
+        "matmul",
+        peers.mmasim_matmul,
+        "mmasim",
+        threaded=True,
+        allocates=True,
+        handles=lambda work: work.engine_name in peers.MMASIM,
+    ),
 )
 PACKAGES = tuple(dict.fromkeys(row.package for row in TABLE if row.role == PEER))
 

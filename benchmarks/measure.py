@@ -7,9 +7,9 @@ from benchmarks.agreement import Agreement
 from benchmarks.contenders import Contender
 from benchmarks.results import PEER, Measured, Timed
 from benchmarks.timing import Run
-from benchmarks.works import Array, Inputs, Work
+from benchmarks.works import ARITY, ELEM, Array, Inputs, Work
 
-PROBE = 1 << 15  # elements from which the speed of a peer is guessed
+PROBE = 1 << 15  # elements, or multiply-adds, from which the speed of a peer is guessed
 LONGEST = 0.03  # seconds: peers on one thread get as many elements as they take in about this time, a power of two
 
 
@@ -21,34 +21,35 @@ def measure(work: Work, inputs: Inputs, threads: int, rounds: int) -> Measured:
     runs: dict[int, tuple[Run, int]] = {}
     for place, (row, agreed) in enumerate(zip(rows, agreements, strict=True)):
         if not agreed.refused:
-            size = _fitting(row, work, x, threads)
-            runs[place] = row.prepare(work, x[:size], threads), size
+            given = fitting(row, work, x, threads)
+            runs[place] = row.prepare(work, given, threads), work.units(given)
             runs[place][0].call()  # touches its memory
     seconds = dict(zip(runs, timing.interleaved([run.call for run, _ in runs.values()], rounds), strict=True))
     return Measured(
         work.name,
         work.group,
-        x.size,
-        work.reads.itemsize,
+        work.units(x),
+        work.reads.itemsize * ARITY.get(work.operation, 1),
         work.writes.itemsize if work.writes is not None else 0,
         [
             _timed(row, agreed, threads, runs[place][1] if place in runs else 0, seconds.get(place, []))
             for place, (row, agreed) in enumerate(zip(rows, agreements, strict=True))
         ],
+        work.unit,
     )
 
 
-def _fitting(row: Contender, work: Work, x: Array, threads: int) -> int:
-    """How many elements a contender gets: all, but for slow peers."""
-    if row.role != PEER or row.threaded or x.size <= PROBE:
-        return int(x.size)
-    probe = row.prepare(work, x[:PROBE], threads).call
+def fitting(row: Contender, work: Work, x: Array, threads: int) -> Array:
+    """What a contender gets of an input: all, but for slow peers."""
+    size = work.units(x)
+    if row.role != PEER or (row.threaded and work.unit == ELEM) or size <= PROBE:
+        return x
+    probe = row.prepare(work, work.part(x, PROBE), threads).call
     probe()
     rate = PROBE / min(timing.seconds_of(probe) for _ in range(2))
-    size = int(x.size)
     while size > PROBE and size > rate * LONGEST:
-        size //= 2
-    return size
+        size = work.units(work.part(x, size - 1)) if work.kind == "matmul" else size // 2
+    return work.part(x, size)
 
 
 def _timed(row: Contender, agreed: Agreement, threads: int, elements: int, seconds: list[float]) -> Timed:

@@ -10,7 +10,7 @@ import numpy as np
 
 import fpemu as fp
 from benchmarks.timing import Run
-from benchmarks.works import BITS, MAIN, Array, Work
+from benchmarks.works import BITS, MAIN, Array, Work, scales
 from fpemu.targets import chain, host
 
 
@@ -56,6 +56,21 @@ def encode_at_run_time(work: Work, x: Array, threads: int) -> Run:
 def is_main_encode(work: Work) -> bool:
     """Whether a work is float32 to one of the four main formats, rounded to nearest even."""
     return work.kind == "encode" and work.dtype == "float32" and not work.strided and work.cast in map(fp.Cast, MAIN)
+
+
+def arithmetic(work: Work, x: Array, threads: int) -> Run:
+    """An operation of ``fpemu.arithmetic`` on the rows of codes, into an array."""
+    out = np.empty(x.shape[1:], work.writes)
+    operation = getattr(fp, work.operation)
+    return _writing(out, threads, partial(operation, *x, work.cast, out=out))
+
+
+def matmul(work: Work, x: Array, threads: int) -> Run:
+    """``fp.matmul`` of codes, into an array; from zero."""
+    out = np.empty(x.shape[1:], work.writes)
+    blocks: dict[str, Any] = dict(zip(("a_scales", "b_scales"), scales(work, x) or (), strict=False))
+    call = partial(fp.matmul, x[0], x[1], engine=work.engine, out=out, **blocks)
+    return Run(in_threads(threads, call), lambda: out.reshape(-1))
 
 
 # ---- statistics: the last result is kept ----------------------------------------------------------------------------

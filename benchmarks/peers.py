@@ -16,10 +16,16 @@ from benchmarks.shared import followed, implementations
 from benchmarks.timing import Run
 from benchmarks.works import BITS, Array, Work
 from fpemu import FloatFormat, Rounding
+from fpemu.engines import Chain
 
 
 def _nearest(work: Work) -> bool:
     return all(cast.rounding is Rounding.NEAREST_EVEN for cast in work.casts)
+
+
+def _ieee(format: FloatFormat) -> bool:
+    """Whether a format has the specials of IEEE 754."""
+    return format == FloatFormat.ieee(format.exponent_bits, format.trailing_bits, format.name)
 
 
 class Kept:
@@ -198,8 +204,7 @@ def gfloat_decode(work: Work, x: Array, threads: int) -> Run:
 # ---- apytypes --------------------------------------------------------------------------------------------------------
 def apytypes_handles(work: Work) -> bool:
     """Formats with the specials of IEEE 754."""
-    format = work.cast.format
-    return _nearest(work) and format == FloatFormat.ieee(format.exponent_bits, format.trailing_bits, format.name)
+    return _nearest(work) and _ieee(work.cast.format)
 
 
 def _taken(x: Array) -> Array:
@@ -238,3 +243,129 @@ def apytypes_decode(work: Work, x: Array, threads: int) -> Run:
     narrow = apytypes.APyFloatArray.from_bits(x, format.exponent_bits, format.trailing_bits)
     kept = Kept(_quiet(lambda: narrow.to_numpy().astype(work.dtype)))
     return Run(kept, lambda: kept.value)
+
+
+# ---- operations ------------------------------------------------------------------------------------------------------
+NUMPY = {"add": "add", "multiply": "multiply", "divide": "divide", "sqrt": "sqrt"}
+TORCH = {**NUMPY, "divide": "div", "multiply": "mul", "fma": "addcmul"}
+
+
+def numpy_operates(work: Work) -> bool:
+    """Whether NumPy has the operation: all but the fused one."""
+    return work.operation in NUMPY and numpy_handles("numpy", work)
+
+
+def numpy_arithmetic(work: Work, x: Array, threads: int) -> Run:
+    """The ufunc on float16, into an array."""
+    values, out = x.view(np.float16), np.empty(x.shape[1:], np.float16)
+    call = getattr(np, NUMPY[work.operation])
+    return Run(_quiet(lambda: call(*values, out=out)), lambda: out.view(np.uint16))
+
+
+def torch_arithmetic(work: Work, x: Array, threads: int) -> Run:
+    """torch's operation, into a tensor; ``addcmul`` in place of the fused one that torch has not."""
+    import torch
+
+    torch.set_num_threads(threads)
+    values = [torch.from_numpy(row.view(np.int16)).view(getattr(torch, work.cast.format.name)) for row in x]
+    if work.operation == "fma":
+        values = [values[2], *values[:2]]
+    codes = np.empty(x.shape[1:], work.reads)
+    out = torch.from_numpy(codes.view(np.int16)).view(values[0].dtype)
+    call = getattr(torch, TORCH[work.operation])
+    return Run(lambda: call(*values, out=out), lambda: codes)
+
+
+def apytypes_operates(work: Work) -> bool:
+    """What apytypes has operators for."""
+    return work.operation in ("add", "multiply", "divide") and apytypes_handles(work)
+
+
+def apytypes_arithmetic(work: Work, x: Array, threads: int) -> Run:
+    """The operator, which makes a new array; the codes are asked for outside the clock."""
+    import apytypes
+
+    format = work.cast.format
+    a, b = (apytypes.APyFloatArray.from_bits(row, format.exponent_bits, format.trailing_bits) for row in x)
+    calls = {"add": lambda: a + b, "multiply": lambda: a * b, "divide": lambda: a / b}
+    kept = Kept(calls[work.operation])
+    return Run(kept, lambda: kept.value.to_bits(True))
+
+
+# ---- matrix products -------------------------------------------------------------------------------------------------
+def torch_multiplies(work: Work) -> bool:
+    """Products in float16 and bfloat16 whose result has the format of the operands (torch sums in float32)."""
+    engine = work.engine
+    return engine.a == engine.b == engine.accumulator and engine.a.bits == 16
+
+
+def torch_matmul(work: Work, x: Array, threads: int) -> Run:
+    """``torch.matmul`` of the narrow tensors: it emulates nothing, and sums in float32."""
+    import torch
+
+    torch.set_num_threads(threads)
+    a, b = (torch.from_numpy(one.view(np.int16)).view(getattr(torch, work.engine.a.name)) for one in x)
+    codes = np.empty(x.shape[1:], work.reads)
+    out = torch.from_numpy(codes.view(np.int16)).view(a.dtype)
+    return Run(lambda: torch.matmul(a, b, out=out), lambda: codes.reshape(-1))
+
+
+def apytypes_multiplies(work: Work) -> bool:
+    """Accumulators of the operands' format that round each product, then each sum."""
+    engine = work.engine
+    rule = engine.arithmetic
+    simple = isinstance(rule, Chain) and rule.order == "sequential" and not rule.fused
+    return simple and engine.a == engine.b == engine.accumulator and _ieee(engine.a)
+
+
+def apytypes_matmul(work: Work, x: Array, threads: int) -> Run:
+    """``a @ b`` in an accumulator context; the codes are asked for outside the clock."""
+    import apytypes
+
+    format = work.engine.accumulator
+    fields = format.exponent_bits, format.trailing_bits
+    a, b = (apytypes.APyFloatArray.from_bits(one, *fields) for one in x)
+
+    def call() -> Any:
+        with apytypes.APyFloatAccumulatorContext(*fields):
+            return a @ b
+
+    kept = Kept(call)
+    return Run(kept, lambda: kept.value.to_bits(True).reshape(-1))
+
+
+MMASIM = {  # engine: its class, chip and instruction in MMA-Sim
+    "volta.mma.fp16.fp32": ("MMA", "Volta", "m8n8k4.f32.f16.f16.f32"),
+    "ampere.mma.fp16.fp32": ("MMA", "Ampere", "m16n8k16.f32.f16.f16.f32"),
+    "hopper.wgmma.fp16.fp32": ("WGMMA", "Hopper", "m64n8k16.f32.f16.f16"),
+    "hopper.wgmma.fp16.fp16": ("WGMMA", "Hopper", "m64n8k16.f16.f16.f16"),
+    "hopper.wgmma.bf16.fp32": ("WGMMA", "Hopper", "m64n8k16.f32.bf16.bf16"),
+    "hopper.wgmma.tf32.fp32": ("WGMMA", "Hopper", "m64n8k8.f32.tf32.tf32"),
+    "hopper.wgmma.e4m3.fp32": ("WGMMA", "Hopper", "m64n8k32.f32.e4m3.e4m3"),
+}
+
+
+def mmasim_matmul(work: Work, x: Array, threads: int) -> Run:
+    """``dpa``: a row of a and a column of b for each element of the result, laid out outside the clock."""
+    import torch
+    from mmasim.nv_ptx import sim
+
+    torch.set_num_threads(threads)
+    kind, chip, instruction = MMASIM[work.engine_name]
+    model = getattr(sim, kind)(chip, instruction)
+    side, engine = x.shape[-1], work.engine
+    signed = {1: np.uint8, 2: np.int16, 4: np.int32}
+
+    def tensor(codes: Array, name: str) -> Any:
+        return torch.from_numpy(np.ascontiguousarray(codes).view(signed[codes.itemsize])).view(getattr(torch, name))
+
+    a = tensor(np.repeat(x[0], side, axis=0), engine.a.name)
+    b = tensor(np.tile(x[1].T, (side, 1)), engine.b.name)
+    c = tensor(np.zeros(side * side, engine.accumulator.code_dtype), engine.accumulator.name)
+    kept = Kept(lambda: model.dpa(a, b, c))
+
+    def result() -> Array:
+        codes = kept.value.view({2: torch.int16, 4: torch.int32}[kept.value.element_size()]).numpy()
+        return np.asarray(codes.view(engine.accumulator.code_dtype))
+
+    return Run(kept, result)

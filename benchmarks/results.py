@@ -70,6 +70,7 @@ class Measured:
     bytes_read: int  #: of an element
     bytes_written: int
     contenders: list[Timed]
+    unit: str = "elem"  #: what elements are: elements, or multiply-adds (MAC)
 
     def __post_init__(self) -> None:
         roles = [row.role for row in self.contenders]

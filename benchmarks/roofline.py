@@ -3,7 +3,8 @@
 A work reads each input element once and writes each output element once; so do the copies, which cut or widen the bits
 instead of converting them.  One stores as usual, one past the cache (fpemu/targets/streaming.py): which is the faster
 depends on the sizes and the machine, and the faster is the roofline.  Works that write nothing are set against a loop
-that only reads.
+that only reads, operations against one that combines the bits of their operands.  Matrix products compute more than they
+move: theirs is the machine's own product of the same values in float32.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numba import from_dtype, njit, types
 
+import fpemu as fp
 from benchmarks.ours import in_threads
 from benchmarks.timing import Run
 from benchmarks.works import BITS, Array, Work
@@ -21,6 +23,7 @@ from fpemu.targets.streaming import STRIP, copy_past_cache, finish_streaming, wh
 from fpemu.targets.threads import run_parts
 
 Layout = Literal["C", "A"]  # contiguous, or strided
+PIECE = 1 << 14  # elements of a row that are combined at once
 
 
 @cache
@@ -67,6 +70,21 @@ def read_driver(source: np.dtype[Any], layout: Layout) -> Any:
 
     number = from_dtype(source)
     return njit(number(types.Array(number, 1, layout, readonly=True)), cache=True, nogil=True)(read)
+
+
+@cache
+def operands_driver(number: np.dtype[Any]) -> Any:
+    """``driver(x, out)``: the bits of all rows, or-ed together column by column."""
+
+    def combine(x, out):  # type: ignore[no-untyped-def]
+        for i in range(out.size):
+            out[i] = x[0, i]
+        for row in range(1, x.shape[0]):
+            for i in range(out.size):
+                out[i] |= x[row, i]
+
+    read = types.Array(from_dtype(number), 2, "A", readonly=True)
+    return njit(types.void(read, types.Array(from_dtype(number), 1, "C")), cache=True, nogil=True)(combine)
 
 
 def _bits(x: Array) -> tuple[Array, Layout]:
@@ -119,3 +137,32 @@ def read(work: Work, x: Array, threads: int) -> Run:
         run_parts(part, bits.size)
 
     return Run(in_threads(threads, call), lambda: np.bitwise_or.reduce(np.array(seen, bits.dtype), keepdims=True))
+
+
+def operands(work: Work, x: Array, threads: int) -> Run:
+    """As many bytes read and written as an operation reads and writes, in pieces that stay in the cache."""
+    out = np.empty(x.shape[1:], x.dtype)
+    driver = operands_driver(x.dtype)
+
+    def part(start: int, stop: int) -> None:
+        for first in range(start, stop, PIECE):
+            last = min(first + PIECE, stop)
+            driver(x[:, first:last], out[first:last])
+
+    return Run(in_threads(threads, lambda: run_parts(part, out.size)), lambda: out)
+
+
+def sgemm(work: Work, x: Array, threads: int) -> Run:
+    """NumPy's own float32 product of the same values: it emulates nothing, and its threads are those of its BLAS."""
+    a, b = (np.ascontiguousarray(fp.decode(codes, format), np.float32) for codes, format in _matrices(work, x))
+    out = np.empty(x.shape[1:], np.float32)
+
+    def call() -> None:
+        with np.errstate(all="ignore"):
+            np.matmul(a, b, out=out)
+
+    return Run(call, lambda: out.reshape(-1))
+
+
+def _matrices(work: Work, x: Array) -> tuple[tuple[Array, fp.FloatFormat], ...]:
+    return (x[0], work.engine.a), (x[1], work.engine.b)

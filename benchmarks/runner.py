@@ -93,7 +93,8 @@ def packages() -> dict[str, str]:
 def line(work: Measured) -> str:
     """A work in one line."""
     rate, share = tables.gelem(median(work.ours.rates)), median(work.share(work.ours))
-    parts = [f"{escape(tables.arrows(work.name))}: [bold]{rate}[/] Gelem/s, {share:.2f} of a copy"]
+    roof = tables.ROOF[work.unit]
+    parts = [f"{escape(tables.arrows(work.name))}: [bold]{rate}[/] G{work.unit}/s, {share:.2f} of {roof}"]
     for row in work.contenders:
         if row.role == PEER and row.seconds:
             differ = f" [red]({row.differing:,} of {row.compared:,} differ)[/]" if row.differing else ""

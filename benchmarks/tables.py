@@ -23,6 +23,8 @@ SHORT, LONG = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 # Rows of the short table: every work of these groups; of the others the one that comes worst.
 EVERY = ("encode to 16 bits", "encode to 8 bits", "quantize to 16 bits", "quantize to 8 bits", "decode")
 BESIDE = ("torch", "ml_dtypes", "numpy")  # its columns
+BESIDE_MAC = ("mmasim", "apytypes")  # and those of matrix products
+ROOF = {"elem": "a copy", "MAC": "sgemm"}  # what shares are of
 
 
 class TableError(Exception):
@@ -39,7 +41,7 @@ def significant(value: float, digits: int = 2) -> str:
 
 
 def gelem(rate: float) -> str:
-    """Elements a second in units of 10^9."""
+    """Elements, or multiply-adds, a second in units of 10^9."""
     return significant(rate / 1e9)
 
 
@@ -96,14 +98,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 # ---- the short table -------------------------------------------------------------------------------------------------
 def short(results: Results) -> str:
     """Our rate, its share of the roofline, peers and targets; the main works, and the worst of every other group."""
-    rows = [_short_row(work, label) for work, label in _chosen(results.works)]
-    differ = any("†" in cell for row in rows for cell in row)
-    header = ("work", "Gelem/s", "of a copy", *(f"against {name}" for name in BESIDE), "target")
-    parts = [table(header, rows)] if rows else []
+    parts, differ = [], False
+    for unit, beside in (("elem", BESIDE), ("MAC", BESIDE_MAC)):
+        rows = [_short_row(work, label, beside) for work, label in _chosen(results.works) if work.unit == unit]
+        differ |= any("†" in cell for row in rows for cell in row)
+        header = ("work", f"G{unit}/s", f"of {ROOF[unit]}", *(f"against {name}" for name in beside), "target")
+        parts += [table(header, rows)] if rows else []
     waits = [(wait.name, seconds_text(median(wait.seconds)), _targets(wait)) for wait in results.waits if wait.ours]
     if waits:
         parts.append(table(("waiting for", "median", "target"), waits))
     parts.append(_made(results))
+    if any(work.unit == "MAC" for work in results.works):
+        parts.append(SGEMM)
     if differ:
         parts.append("† Its results differ from ours: [how many](benchmarks/README.md).")
     return "\n\n".join(parts)
@@ -112,15 +118,15 @@ def short(results: Results) -> str:
 def _chosen(works: Sequence[Measured]) -> Iterator[tuple[Measured, str]]:
     for group, members in groupby(works, key=lambda work: work.group):
         found = list(members)
-        if group in EVERY or len(found) == 1:
+        if group in EVERY or found[0].unit == "MAC" or len(found) == 1:
             yield from ((work, work.name) for work in found)
         else:
             worst = min(found, key=lambda work: median(work.share(work.ours)))
             yield worst, f"{group}, the slowest of {len(found)}: {worst.name}"
 
 
-def _short_row(work: Measured, label: str) -> list[str]:
-    peers = [work.peer(name) for name in BESIDE]
+def _short_row(work: Measured, label: str, beside: Sequence[str]) -> list[str]:
+    peers = [work.peer(name) for name in beside]
     return [
         arrows(label),
         gelem(median(work.ours.rates)),
@@ -148,10 +154,17 @@ def _made(results: Results) -> str:
 
 
 # ---- the long table --------------------------------------------------------------------------------------------------
-HEADER = (
-    "contender", "threads", "elements", "Gelem/s, best", "median", "slowest to fastest round", "of a copy",
-    "fpemu against it", "results that differ",
-)  # fmt: skip
+SGEMM = (
+    "A matrix product is counted in multiply-adds (MAC); beside it stands the float32 product of NumPy's BLAS of the same "
+    "values, which emulates nothing."
+)
+
+
+def _header(unit: str) -> tuple[str, ...]:
+    return (
+        "contender", "threads", "elements" if unit == "elem" else unit, f"G{unit}/s, best", "median",
+        "slowest to fastest round", f"of {ROOF[unit]}", "fpemu against it", "results that differ",
+    )  # fmt: skip
 
 
 def long(results: Results) -> str:
@@ -160,9 +173,8 @@ def long(results: Results) -> str:
     for group, members in groupby(results.works, key=lambda work: work.group):
         parts.append(f"### {group[0].upper()}{group[1:]}")
         for work in members:
-            written = f", writes {work.bytes_written}" if work.bytes_written else ""
-            parts.append(f"**{arrows(work.name)}** (reads {work.bytes_read} bytes an element{written})")
-            parts.append(table(HEADER, [_long_row(work, row) for row in work.contenders]))
+            parts.append(f"**{arrows(work.name)}** ({_moves(work)})")
+            parts.append(table(_header(work.unit), [_long_row(work, row) for row in work.contenders]))
     for group, waits in groupby(results.waits, key=lambda wait: wait.group):
         parts.append(f"### {group[0].upper()}{group[1:]}")
         rows = [[wait.name, *_spread(wait.seconds), str(len(wait.seconds))] for wait in waits]
@@ -170,6 +182,14 @@ def long(results: Results) -> str:
     for choice, crossings in groupby(results.crossings, key=lambda crossing: crossing.choice):
         parts += [f"### From which size on {choice} pay", _crossings(list(crossings), _said(choice, results.threads))]
     return "\n\n".join(parts)
+
+
+def _moves(work: Measured) -> str:
+    if work.unit == "MAC":
+        side = round(work.elements ** (1 / 3))
+        return f"{side} × {side} × {side}"
+    written = f", writes {work.bytes_written}" if work.bytes_written else ""
+    return f"reads {work.bytes_read} bytes an element{written}"
 
 
 def _about(results: Results) -> str:

@@ -14,6 +14,7 @@ class Target:
     measure: str  #: share of the roofline, times as fast as a peer, elements a second, or seconds
     bound: float
     peer: str = ""  #: of TIMES
+    unit: str = "elem"  #: of RATE
 
     def met(self, value: float) -> bool:
         """Whether a measured value reaches it."""
@@ -25,7 +26,7 @@ class Target:
         if self.measure == TIMES:
             return f"faster than {self.peer}" if self.bound == 1 else f"≥ {self.bound:g} × {self.peer}"
         if self.measure == RATE:
-            return f"≥ {self.bound / 1e9:g} Gelem/s"
+            return f"≥ {self.bound / 1e9:g} G{self.unit}/s"
         return f"≤ {self.bound * 1e6:g} µs" if self.bound < 1e-3 else f"≤ {self.bound:g} s"
 
 
@@ -43,6 +44,8 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "stochastic rounding": (Target(SHARE, 0.5),),
     "float64 input": (Target(SHARE, 0.4),),
     "tensor_stats": (Target(RATE, 0.25e9),),
+    "matmul on tensor cores": (Target(RATE, 4e9, unit="MAC"),),
+    "matmul in 16 bits": (Target(RATE, 8e9, unit="MAC"),),
     "quantize 1,024 elements": (Target(SECONDS, 5e-6),),
     "import": (Target(SECONDS, 0.35),),
     "first call": (Target(SECONDS, 1.0),),

@@ -33,7 +33,7 @@ from benchmarks import (
 )
 from benchmarks.contenders import Contender
 from benchmarks.results import OURS, PEER, ROOFLINE, Crossing, Measured, Results, ResultsError, Timed, Wait
-from benchmarks.works import WORKS, Inputs, Work, edges
+from benchmarks.works import ARITY, WORKS, Inputs, Work, edges, scales
 
 pytestmark = pytest.mark.usefixtures("threads")
 compiled = pytest.mark.skipif(not JIT, reason="the benchmarks measure compiled code")
@@ -58,25 +58,42 @@ def test_every_contender_does_the_work(work: Work) -> None:
     """Shapes, dtypes and bits: ours all agree, and peers wherever they claim to be right."""
     inputs = Inputs(4096)
     x = inputs.of(work)
-    assert (x.size, x.dtype) == (2048 if work.strided else 4096, work.reads)
+    assert (x.shape, x.dtype) == (shape_of(work, 4096), work.reads)
     for row in contenders.of(work):
         run = row.prepare(work, x, 2)
         run.call()
         result = run.result()
         if work.writes is not None and row.role != ROOFLINE:
-            assert (result.shape, result.dtype) == (x.shape, work.writes), row.name
+            assert (result.shape, result.dtype) == (results_of(work, x), work.writes), row.name
         agreed = agreement.of(row, work, 2)
         if row.role != PEER:
             assert agreed.differing == 0, row.name
         elif work.writes is not None and _claims(row.name, work):
-            assert agreed.compared == edges(work).size
+            assert agreed.compared == np.prod(results_of(work, edges(work)))
             assert agreed.differing == 0, row.name
 
 
+def shape_of(work: Work, size: int) -> tuple[int, ...]:
+    """The shape of an input."""
+    if work.kind == "matmul":
+        return (2, 16, 16)
+    if work.kind == "arithmetic":
+        return (ARITY[work.operation], size // 4)
+    return (size // 2 if work.strided else size,)
+
+
+def results_of(work: Work, x: np.ndarray[Any, Any]) -> tuple[int, ...]:
+    """The shape of what comes of an input."""
+    return (x.shape[-1] ** 2,) if work.kind == "matmul" else x.shape[-1:]
+
+
 KNOWN_WRONG = {("ml_dtypes", "float8_e8m0fnu")}  # float32 subnormals, in 0.6
+CLAIM = {"arithmetic": ("numpy", "apytypes"), "matmul": ("mmasim", "apytypes")}  # those who claim to be right
 
 
 def _claims(peer: str, work: Work) -> bool:
+    if not work.takes_values:
+        return peer in CLAIM[work.kind]
     row = TABLE.get(peer)
     dtype = np.dtype(np.float32) if work.kind == "decode" else work.reads
     handled = row is not None and row.handles(dtype, shared.followed(peer, work.reads, work.cast))
@@ -88,6 +105,11 @@ def test_edges_hold_the_specials(work: Work) -> None:
     x = edges(work)
     if work.kind == "decode":
         assert np.unique(x).size == x.size == 1 << work.cast.format.bits
+    elif not work.takes_values:
+        format = work.engine.a if work.kind == "matmul" else work.cast.format
+        values = fp.decode(x, format)
+        assert (np.isnan(values).any(), np.isinf(values).any()) == (format.has_nan, format.infinities)
+        assert np.unique(np.frexp(values[np.isfinite(values)])[1]).size >= min(format.emax - format.emin, 200)
     elif work.writes is not None:
         assert x.dtype == work.reads
         assert np.isnan(x).any() == work.cast.format.has_nan
@@ -101,7 +123,7 @@ def test_float64_inputs_are_not_float32_in_disguise() -> None:
 
 
 @compiled
-@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+@pytest.mark.parametrize("work", [work for work in WORKS if work.takes_values], ids=lambda work: work.name)
 def test_the_roofline_moves_the_bytes(work: Work) -> None:
     x = Inputs(20_001).of(work)
     bits = x.view(f"u{x.itemsize}")
@@ -116,6 +138,37 @@ def test_the_roofline_moves_the_bytes(work: Work) -> None:
         else:
             assert run.result().itemsize == work.writes.itemsize
             np.testing.assert_array_equal(run.result(), bits.astype(f"u{work.writes.itemsize}"))
+
+
+@compiled
+def test_the_roofline_of_an_operation_reads_all_operands() -> None:
+    work = by_name("fma float16")
+    x = Inputs(80_001).of(work)
+    run = roofline.operands(work, x, 2)
+    run.call()
+    np.testing.assert_array_equal(run.result(), x[0] | x[1] | x[2])
+
+
+def test_the_roofline_of_a_product_is_the_product() -> None:
+    work = by_name("matmul hopper.wgmma.e4m3.fp32")
+    x = Inputs(4096).of(work)
+    run = roofline.sgemm(work, x, 2)
+    run.call()
+    wanted = np.matmul(*(fp.decode(one, "e4m3", dtype=np.float64) for one in x)).reshape(-1)
+    np.testing.assert_allclose(run.result(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_parts_of_products() -> None:
+    work = by_name("matmul b200.tcgen05.e2m1.nvf4.fp32")
+    assert (work.unit, by_name("add float16").unit) == ("MAC", "elem")
+    x = Inputs(1 << 20).of(work)
+    assert x.shape == (2, 128, 128)
+    assert work.units(x) == 1 << 21
+    for units, side in ((1 << 21, 128), ((1 << 21) - 1, 64), (1 << 15, 32)):
+        assert work.part(x, units).shape == (2, side, side)
+    a, b = scales(work, x)  # type: ignore[misc]
+    assert (a.shape, b.shape) == ((128, 8), (8, 128))
+    assert Inputs(1 << 26).of(by_name("matmul volta.mma.fp16.fp32")).shape == (2, 512, 512)
 
 
 @compiled
@@ -231,11 +284,16 @@ def test_slow_peers_get_fewer_elements() -> None:
 
     x = np.zeros(1 << 18, np.float32)
     peer = Contender("slow", "encode", prepare, "numpy")
-    size = measure._fitting(peer, E4M3, x, 1)
+    size = measure.fitting(peer, E4M3, x, 1).size
     assert measure.PROBE <= size < x.size
     assert x.size % size == 0
     for exempt in (replace(peer, role=OURS), replace(peer, threaded=True)):
-        assert measure._fitting(exempt, E4M3, x, 1) == x.size
+        assert measure.fitting(exempt, E4M3, x, 1).size == x.size
+    product = by_name("matmul volta.mma.fp16.fp32")
+    matrices = np.zeros((2, 128, 128), np.uint16)
+    sides = {measure.fitting(replace(peer, threaded=threaded), product, matrices, 1).shape[1] for threaded in (0, 1)}
+    assert len(sides) == 1
+    assert sides <= {32, 64, 128}
 
 
 @compiled
@@ -417,6 +475,33 @@ def test_the_long_table(results: Results) -> None:
     assert "| import torch | 900 ms | 900 ms | 900 ms | 1 |" in rows
     assert "| decode | ×2.0 | ×0.50 | ×1.2 | 128 Ki |" in rows
     assert "| encode float32 → b | ≥ 0.40 of a copy | 0.25 | **not met** |" in rows
+
+
+def test_products_have_a_table_of_their_own(results: Results) -> None:
+    """Multiply-adds are no elements; where there are no products nothing is said of them."""
+    mmasim = fake_timed("mmasim", PEER, [1.0, 2.0, 4.0])
+    product = replace(fake_work("matmul x", "matmul on tensor cores", 0.25, mmasim), unit="MAC", elements=1 << 27)
+    both = replace(results, works=[*results.works, product])
+    rows = tables.short(both).splitlines()
+    assert "| work | GMAC/s | of sgemm | against mmasim | against apytypes | target |" in rows
+    assert "| matmul x | 0.13 | 0.25 | ×250 |  | ≥ 4 GMAC/s ✗ |" in rows
+    assert tables.SGEMM in rows
+    assert "sgemm" not in tables.short(results)
+    long = tables.long(both)
+    assert "**matmul x** (512 × 512 × 512)" in long
+    assert "| contender | threads | MAC | GMAC/s, best | median |" in long
+    assert "| matmul x | ≥ 4 GMAC/s | 0.13 | **not met** |" in long.splitlines()
+    assert "0.13[/] GMAC/s, 0.25 of sgemm, mmasim ×250" in runner.line(product)
+
+
+def test_results_from_before_products_are_read(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    results.write(path)
+    record = json.loads(path.read_bytes())
+    for work in record["works"]:
+        del work["unit"]
+    path.write_text(json.dumps(record))
+    assert Results.read(path) == results
 
 
 def test_every_row_of_a_table_has_its_columns(results: Results) -> None:

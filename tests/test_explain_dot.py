@@ -17,10 +17,11 @@ import fpemu as fp
 from fpemu import ENGINES, reference
 from fpemu.cli import main
 from fpemu.cli.explain_dot import example
-from fpemu.engines import BlockSum
+from fpemu.engines import BlockSum, chain
 from fpemu.engines.definition import dot
 from fpemu.engines.explain_text import WIDTH, brief
 
+CHAINS = [name for name, engine in ENGINES.items() if name.startswith("sequential")]
 TENSOR_CORES = [name for name, engine in ENGINES.items() if isinstance(engine.arithmetic, BlockSum)]
 
 
@@ -221,6 +222,35 @@ def test_blocks_are_listed_and_shown_one_by_one() -> None:
     assert sum(line.lstrip().startswith("+  ") for line in promoted.splitlines()) == 2
 
 
+@settings(max_examples=60)
+@given(name=st.sampled_from(CHAINS), length=st.integers(1, 40), near_one=st.booleans(), seed=st.integers(0, 2**32))
+def test_an_ordinary_accumulator_is_told_product_by_product(name: str, length: int, near_one: bool, seed: int) -> None:
+    found, engine = draw(name, length, near_one, seed), ENGINES[name]
+    told = fp.explain_dot(**arrays(name, found), engine=name)
+    assert told.code == dot(found["a"], found["b"], found["c"][0], engine)
+    before = found["c"][0]
+    for k, step in enumerate(told.record["steps"]):
+        assert (step["k"], step["before"]["code"]) == (k, before)
+        before = step["after"]["code"]
+        if step["kept"] is None:
+            continue
+        assert exact(step["sum"]) == exact(step["before"]["value"]) + exact(step["product"])
+        if engine.arithmetic.fused:  # type: ignore[union-attr]
+            one = told.record["operands"][k]
+            assert exact(step["product"]) == exact(one["a"]["value"]) * exact(one["b"]["value"])
+        assert step["after"]["code"] == reference.encode(exact(step["sum"]), engine.accumulator)
+    assert max(map(len, str(told).splitlines())) <= WIDTH
+
+
+def test_sums_that_stall_are_seen_to() -> None:
+    said = run("explain-dot", "--engine", "fp16", "1 x 4", "2048,1,1,3").stdout.splitlines()
+    rows = [" ".join(line.split()) for line in said]
+    assert "k 1 1 2049 1 0x6800 2048" in rows
+    assert "k 3 3 2051 1 0x6802 2052" in rows
+    assert "d 0x6802 = 0 11010 0000000010 = 2052" in rows
+    assert "products are rounded first" in run("explain-dot", "--engine", "sequential.mul-add.float16.float16").stdout
+
+
 def test_every_engine_has_an_example_that_loses_something() -> None:
     for name in TENSOR_CORES:
         told = fp.explain_dot(**example(ENGINES[name]), engine=name)
@@ -266,7 +296,9 @@ def test_numbers_in_few_characters(value: str, said: str) -> None:
         (["1", "1", "--c", "zero"], "--c: 'zero' is no number"),
         (["--code", "0x10000", "0"], "has codes 0 to 0xffff"),
         (["--code", "1.5", "0"], "is no code"),
-        (["--engine", "fp16"], "is no tensor core"),
+        (["--engine", "blas"], "only tensor cores"),
+        (["--engine", "fp16", "1", "1", "--block", "1"], "adds product by product"),
+        (["--engine", "fp16", "1", "1", "--promote-every", "16"], "promote_every is for tensor cores"),
         (["--engine", "b200.tcgen05.e2m1.nvf4.fp32", "1", "1"], "needs --a-scales"),
         (["--engine", "b200.tcgen05.e2m1.nvf4.fp32", "1", "1", "--a-scales", "1,1", "--b-scales", "1"], "not 2"),
         (["--engine", "b200.tcgen05.e2m1.nvf4.fp32", "nan", "1", "--a-scales", "1", "--b-scales", "1"], "A: NaN"),
@@ -290,7 +322,9 @@ def test_what_is_refused(arguments: list[str], message: str) -> None:
     [
         ({"a": [[1.0]], "b": [[1.0]]}, ValueError, "one dimension"),
         ({"a": [], "b": []}, ValueError, "empty"),
-        ({"a": [1.0], "b": [1.0], "engine": "fp32"}, ValueError, "no tensor core"),
+        ({"a": [1.0], "b": [1.0], "engine": "blas"}, ValueError, "only tensor cores"),
+        ({"a": [1.0], "b": [1.0], "engine": chain("fp16", order="pairwise")}, ValueError, "only tensor cores"),
+        ({"a": [1.0], "b": [1.0], "engine": chain("fp16", rounding="stochastic")}, ValueError, "only tensor cores"),
         ({"a": [1.0], "b": [1.0], "engine": 3}, TypeError, "name or an Engine"),
         ({"a": [1.0], "b": [1.0], "c": [1.0, 2.0]}, ValueError, "one value"),
         ({"a": [1.0], "b": [1.0], "a_scales": [1.0]}, TypeError, "no block scales"),

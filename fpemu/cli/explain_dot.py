@@ -1,4 +1,4 @@
-"""``fpemu explain-dot``: how a tensor core adds up a dot product."""
+"""``fpemu explain-dot``: how an engine adds up a dot product."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST = 1 << 16  # products
 @click.argument("b", required=False)
 @click.option(
     "--engine", type=EngineName(), default=ENGINE, show_default=True,
-    help="The tensor core; `fpemu engines` lists them.",
+    help="A tensor core, or an accumulator that rounds every sum; `fpemu engines` lists them.",
 )  # fmt: skip
 @click.option("--c", default="0", show_default=True, metavar="VALUE", help="What the accumulator begins with.")
 @click.option("--a-scales", metavar="VALUES", default=None, help="Block scales of A, for engines that have them.")
@@ -55,7 +55,7 @@ def explain_dot(
     block: int | None,
     as_json: bool,
 ) -> None:
-    """Show how a tensor core computes C + the sum of A times B: alignment, the bits cut off, rounding, error.
+    """Show how an engine computes C + the sum of A times B: alignment, the bits cut off, rounding, error.
 
     A and B are values between commas: 0.1, 1e-3, 0x1.8p-4, 2^-12, -1.5*2^3, inf; "2^-4 x 32" is a value 32 times.
     They are rounded to the engine's formats first, to nearest even. Without A and B an example is shown.
@@ -64,6 +64,7 @@ def explain_dot(
     fpemu explain-dot
     fpemu explain-dot "1, 2^-12, -1" "1, 2^-13, 1"
     fpemu explain-dot --engine hopper.wgmma.e4m3.fp32 "2^-4 x 32" "2^-4 x 32" --c 64
+    fpemu explain-dot --engine fp16 "1 x 4" "2048, 1, 1, 3"
     fpemu explain-dot --engine ampere.mma.bf16.fp32 --code 0x3f80,0x4000 0x3f80,0x3f80
     """
     from fpemu.engines.explain import explain_dot as told_of
@@ -73,10 +74,6 @@ def explain_dot(
     if (a_scales is not None or b_scales is not None) and a is None:
         raise click.UsageError("scales come with A and B")
     try:
-        if not isinstance(engine.arithmetic, BlockSum):
-            raise ValueError(
-                f"{engine.name} is no tensor core: it rounds every sum, as `fpemu explain` tells of one value"
-            )
         if a is None or b is None:
             operands = example(engine)
         else:
@@ -145,7 +142,8 @@ def example(engine: Engine) -> dict[str, Any]:
     accumulator is large instead.
     """
     rule = engine.arithmetic
-    assert isinstance(rule, BlockSum)
+    if not isinstance(rule, BlockSum):  # ten terms of the harmonic series
+        return {"a": np.ones(10), "b": 1 / np.arange(1, 11)}
     low = max(-(rule.fraction_bits // 2), engine.a.emin)
     rest = max(-rule.fraction_bits - low, engine.b.emin)
     deficit = min(low + rest + rule.fraction_bits, engine.accumulator.emax)

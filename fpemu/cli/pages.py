@@ -28,6 +28,7 @@ EXAMPLES = {
     "explain-dot": (
         'fpemu explain-dot "1, 1.5*2^-12, -1" "1, 1.5*2^-13, 1"',
         'fpemu explain-dot --engine hopper.wgmma.e4m3.fp32 "2^-4 x 40" "2^-4 x 40" --c 64 --block 1',
+        'fpemu explain-dot --engine fp16 "1 x 4" "2048, 1, 1, 3"',
     ),
     "inspect": ("fpemu inspect gradients.npz",),
     "conform": ("fpemu conform --list",),

@@ -144,7 +144,16 @@ class AdditionStep(NamedTuple):
     code: int
 
 
-Step = BlockStep | AdditionStep
+class ChainStep(NamedTuple):
+    """One product that enters an ordinary accumulator."""
+
+    before: int
+    term: reference.Real  # the product, exact or rounded first
+    total: reference.Real  # the exact sum
+    code: int
+
+
+Step = BlockStep | AdditionStep | ChainStep
 
 
 def dot(
@@ -165,14 +174,11 @@ def dot(
     Raises ValueError for operands that are not equally long, and for engines that this does not define: libraries, and accumulators that
     do not go from one product to the next or round at random.
     """
-    rule = engine.arithmetic
-    if len(a) != len(b):
-        raise ValueError(f"a and b must be equally long, not {len(a)} and {len(b)}")
-    if isinstance(rule, Chain) and rule.order == "sequential" and rule.cast.rounding is not Rounding.STOCHASTIC:
-        return _chain(a, b, c, engine, rule)
-    if not isinstance(rule, BlockSum):
-        raise ValueError(f"{engine.name} is not defined here")
-    code = c
+    code = (
+        c
+        if isinstance(engine.arithmetic, BlockSum)
+        else reference.encode(reference.value(c, engine.accumulator), engine.result)
+    )
     for step in steps(a, b, c, engine, a_scales, b_scales):
         code = step.code
     return code
@@ -186,13 +192,15 @@ def steps(
     a_scales: Sequence[int] = (),
     b_scales: Sequence[int] = (),
 ) -> Iterator[Step]:
-    """What ``dot`` does on a tensor core, in order; the last step's code is the result.
-
-    Parameters as there.  ValueError for operands that are not equally long, and for an engine that is no tensor core.
-    """
+    """What ``dot`` does, in order; the last step's code is the result.  Parameters and errors as there."""
     rule = engine.arithmetic
+    if len(a) != len(b):
+        raise ValueError(f"a and b must be equally long, not {len(a)} and {len(b)}")
+    if isinstance(rule, Chain) and is_told(engine):
+        yield from _chain(a, b, c, engine, rule)
+        return
     if not isinstance(rule, BlockSum):
-        raise ValueError(f"{engine.name} is no tensor core")
+        raise ValueError(f"{engine.name} is not defined here")
     nan_code = engine.result.canonical_nan(False)
     assert nan_code is not None
     parts = list(_blocks(terms_of(a, b, engine, a_scales, b_scales), rule))
@@ -212,12 +220,18 @@ def steps(
             total = inner
 
 
+def is_told(engine: Engine) -> bool:
+    """Whether ``steps`` defines an engine: a tensor core, or an accumulator that takes one product after the other."""
+    rule = engine.arithmetic
+    if isinstance(rule, Chain):
+        return rule.order == "sequential" and rule.cast.rounding is not Rounding.STOCHASTIC
+    return isinstance(rule, BlockSum)
+
+
 def terms_of(
     a: Sequence[int], b: Sequence[int], engine: Engine, a_scales: Sequence[int] = (), b_scales: Sequence[int] = ()
 ) -> list[Operand]:
     """The terms a dot product adds: products with their scales, or sums of a group with theirs."""
-    if len(a) != len(b):
-        raise ValueError(f"a and b must be equally long, not {len(a)} and {len(b)}")
     mask = ~((1 << engine.ignored_bits) - 1)
     left = [opened(code & mask, engine.a) for code in a]
     right = [opened(code & mask, engine.b) for code in b]
@@ -275,18 +289,16 @@ def _scaled(products: list[Operand], engine: Engine, a_scales: Sequence[int], b_
 
 
 # ---- ordinary accumulators ------------------------------------------------------------------------------------------
-def _chain(a: Sequence[int], b: Sequence[int], c: int, engine: Engine, rule: Chain) -> int:
+def _chain(a: Sequence[int], b: Sequence[int], c: int, engine: Engine, rule: Chain) -> Iterator[ChainStep]:
     """One addition after another, each rounded once; products exact, or rounded first."""
-    to = engine.result
-    total = reference.value(c, engine.accumulator)
+    to, code = engine.result, c
     for x, y in zip(a, b, strict=True):
         term = _times(reference.value(x, engine.a), reference.value(y, engine.b))
         if not rule.fused:
             term = reference.value(reference.encode(term, to), engine.accumulator)
-        total = reference.value(
-            reference.encode(_plus(total, term, to.rounding is Rounding.DOWN), to), engine.accumulator
-        )
-    return reference.encode(total, to)
+        total = _plus(reference.value(code, engine.accumulator), term, to.rounding is Rounding.DOWN)
+        before, code = code, reference.encode(total, to)
+        yield ChainStep(before, term, total, code)
 
 
 def _times(x: reference.Real, y: reference.Real) -> reference.Real:

@@ -1,4 +1,4 @@
-"""``explain_dot``: a dot product of a tensor core, told in full.
+"""``explain_dot``: a dot product of an engine, told in full.
 
 What it tells is made in ``explain_record`` (data) and ``explain_text``; importing this loads neither.
 """
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from fpemu.engines.catalogue import as_engine
 from fpemu.engines.matmul import _codes, _scales
-from fpemu.engines.model import BlockSum, Engine, promoted
+from fpemu.engines.model import Engine, promoted
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class DotExplanation:
     record: dict[str, Any]
 
     def text(self, block: int | None = None) -> str:
-        """All of it for a person, at most 100 columns; of many blocks the list, or one of them (from 1).
+        """All of it for a person, at most 100 columns (float64: more); of many blocks the list, or one of them (from 1).
 
         ValueError for a block that there is not.
         """
@@ -54,23 +54,25 @@ def explain_dot(
     a_scales: ArrayLike | None = None,
     b_scales: ArrayLike | None = None,
 ) -> DotExplanation:
-    """How a tensor core computes ``c + sum(a * b)``: every alignment, every bit that is cut off, every rounding.
+    """How an engine computes ``c + sum(a * b)``: every alignment, every bit that is cut off, every rounding.
 
     Parameters
     ----------
     a, b: (K,): codes (unsigned integers) or values of the engine's formats, as in ``fpemu.matmul``.
     c: one code or value of the accumulator's format; default +0.
-    engine: a tensor core: a name from ENGINES, or an Engine.
+    engine: a tensor core, or an accumulator in sequential order: a name from ENGINES, or an Engine.
     promote_every: as in ``fpemu.matmul``.
     a_scales, b_scales: (ceil(K / block),): codes or values of block scales, for engines that have them.
 
     ``print`` the result to read it; its ``record`` is the same as data.
 
-    Raises TypeError and ValueError as ``fpemu.matmul`` does, and ValueError for an engine that is no tensor core.
+    Raises TypeError and ValueError as ``fpemu.matmul`` does, and ValueError for other engines.
     """
     to = as_engine(engine)
-    if not isinstance(to.arithmetic, BlockSum):
-        raise ValueError(f"{to.name} is no tensor core: it rounds every sum, as fpemu.explain tells of one value")
+    if not _is_told(to):
+        raise ValueError(
+            f"{to.name}: only tensor cores, and accumulators in sequential order without chance, are told of"
+        )
     if promote_every is not None:
         to = promoted(to, promote_every)
     left, right = (_line(name, _codes(name, x, f)) for name, x, f in (("a", a, to.a), ("b", b, to.b)))
@@ -91,6 +93,12 @@ def explain_dot(
     from fpemu.engines.explain_record import record
 
     return DotExplanation(to, *record(to, left, right, int(begin.reshape(())), lines))
+
+
+def _is_told(engine: Engine) -> bool:
+    from fpemu.engines.definition import is_told
+
+    return is_told(engine)
 
 
 def _line(name: str, codes: np.ndarray[Any, Any]) -> list[int]:

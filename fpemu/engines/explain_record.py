@@ -13,15 +13,16 @@ from typing import Any
 from fpemu import reference
 from fpemu.engines.definition import (
     AdditionStep,
-    BlockStep,
+    ChainStep,
     Number,
     Operand,
+    Step,
     aligned,
     opened,
     product,
     steps,
 )
-from fpemu.engines.model import BlockSum, Engine
+from fpemu.engines.model import BlockSum, Chain, Engine
 from fpemu.explain import hexadecimal, number, spaced
 from fpemu.explain import record as rounding_record
 from fpemu.formats import FloatFormat
@@ -44,10 +45,9 @@ def _record(
     b: list[int],
     c: int,
     scales: list[list[int]],
-    done: Sequence[BlockStep | AdditionStep],
+    done: Sequence[Step],
 ) -> Record:
-    rule, to = engine.arithmetic, engine.accumulator
-    assert isinstance(rule, BlockSum)
+    to = engine.accumulator
     code = done[-1].code
     exact = _exact(engine, a, b, c, scales)
     return {
@@ -56,13 +56,7 @@ def _record(
         "b_format": engine.b.name,
         "accumulator": to.name,
         "ignored_bits": engine.ignored_bits,
-        "block_length": rule.length,
-        "fraction_bits": rule.fraction_bits,
-        "zero_exponent": rule.zero_exponent,
-        "grid": rule.grid.name,
-        "rounding": rule.rounding.value,
-        "group": rule.group,
-        "span": rule.span,
+        **_facts(engine),
         "operands": [
             {"k": k, "a": _coded(x, engine.a, engine.ignored_bits), "b": _coded(y, engine.b, engine.ignored_bits)}
             for k, (x, y) in enumerate(zip(a, b, strict=True))
@@ -73,6 +67,20 @@ def _record(
         "result": _coded(code, to),
         **_judged(exact, code, to),
     }
+
+
+def _facts(engine: Engine) -> Record:
+    """What the steps go by."""
+    rule = engine.arithmetic
+    names = ("block_length", "fraction_bits", "zero_exponent", "group", "span", "fused")
+    facts: Record = dict.fromkeys(names)
+    if isinstance(rule, BlockSum):
+        known = (rule.length, rule.fraction_bits, rule.zero_exponent, rule.group, rule.span)
+        return facts | dict(zip(names, known, strict=False)) | {
+            "grid": rule.grid.name, "rounding": rule.rounding.value,
+        }  # fmt: skip
+    assert isinstance(rule, Chain)
+    return facts | {"fused": rule.fused, "grid": engine.accumulator.name, "rounding": rule.cast.rounding.value}
 
 
 def _coded(code: int, format: FloatFormat, ignored_bits: int = 0) -> Record:
@@ -103,11 +111,21 @@ def _scale_records(engine: Engine, scales: list[list[int]], length: int) -> list
     ]
 
 
-def _step(step: BlockStep | AdditionStep, place: int, engine: Engine, length: int) -> Record:
+def _step(step: Step, place: int, engine: Engine, length: int) -> Record:
     to = engine.accumulator
     before, after = _coded(step.before, to), _coded(step.code, to)
     if isinstance(step, AdditionStep):
         return {"kind": "addition", "before": before, "added": _coded(step.added, to), "after": after}
+    if isinstance(step, ChainStep):
+        return {
+            "kind": "product",
+            "k": place,
+            "before": before,
+            "product": number(step.term),
+            "sum": number(step.total),
+            **_chain_rounding(step.total, engine),
+            "after": after,
+        }
     rule = engine.arithmetic
     assert isinstance(rule, BlockSum)
     per_term = rule.group or 1
@@ -229,6 +247,15 @@ def _rounding(total: Fraction, code: int, engine: Engine) -> Record:
     if magnitude == 0 and total < 0:
         return found | {"rule": f"{facts['rule']}; a negative value that becomes zero is +0"}
     return found | {"rule": facts["rule"]}
+
+
+def _chain_rounding(total: Real, engine: Engine) -> Record:
+    """The bits kept and discarded, and the rule, of one sum in an ordinary accumulator."""
+    if isinstance(total, float) and math.isnan(total):
+        return {"kept": None, "discarded": None, "rule": "NaN"}
+    cast = engine.result
+    facts = rounding_record(reference.explain(total, cast), cast)
+    return {key: facts[key] for key in ("kept", "discarded", "rule")}
 
 
 def _exact(engine: Engine, a: list[int], b: list[int], c: int, scales: list[list[int]]) -> Fraction | float:

@@ -1,4 +1,4 @@
-"""The record of ``explain_dot`` as a text of at most 100 columns."""
+"""The record of ``explain_dot`` as a text of at most 100 columns (the bits of float64 take more)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ FOLD_FROM = 3  # so many terms that are alike share a line
 
 def text(record: Record, block: int | None = None) -> str:
     """All of it; of many blocks the list, or one of them (from 1).  ValueError for a block that there is not."""
+    if record["block_length"] is None:
+        if block is not None:
+            raise ValueError(f"there is no block {block}: {record['engine']} adds product by product")
+        return "\n".join(line.rstrip() for line in (*_chain(record), "", *_end(record)))
     blocks = [step for step in record["steps"] if step["kind"] == "block"]
     if block is not None and not 1 <= block <= len(blocks):
         raise ValueError(f"there is no block {block}: this dot product has 1 to {len(blocks)}")
@@ -266,6 +270,38 @@ def _addition(step: Record) -> Iterator[str]:
     yield f"= {_code(step['after'])}"
 
 
+def _chain(record: Record) -> Iterator[str]:
+    """An ordinary accumulator, a line for each product."""
+    yield f"{record['engine']}: c + the sum of {len(record['operands'])} products, one after the other"
+    first = "products enter exactly" if record["fused"] else "products are rounded first"
+    yield f"every sum rounded {record['rounding']} to {record['grid']}; {first}"
+    yield ""
+    yield from _operands(record, range(len(record["operands"])))
+    yield ""
+    rows = [["c", "", "", "", record["c"]["hex"], _near(record["c"]["value"])]]
+    for step in record["steps"]:
+        after = step["after"]
+        lost = _cut(step["discarded"] or "", 16)
+        rows.append(
+            [f"k {step['k']}", _near(step["product"]), _near(step["sum"]), lost, after["hex"], _near(after["value"])]
+        )
+    header = ("", "product", "exact sum", "discarded", "rounded", "value")
+    yield from _columns(header, _folded(rows), left=(0, 3))
+
+
+def _near(value: str) -> str:
+    """A value in at most 18 characters, but for extreme ones; ~ where that is not all of it."""
+    said = brief(value)
+    if len(said) <= 18:
+        return said
+    odd, mark, power = value.rpartition("2^")
+    if not mark:
+        return f"~{float(value):.9g}"
+    if not -1000 < int(power) < 900:
+        return said  # (float64 may not hold it)
+    return f"~{float(int(odd.removesuffix(' * ')) * Fraction(2) ** int(power)):.9g}"
+
+
 def _list_of_steps(record: Record) -> list[str]:
     rows: list[Sequence[str]] = []
     place = 0
@@ -296,7 +332,7 @@ def _rough(value: str) -> str:
 
 
 def _end(record: Record) -> Iterator[str]:
-    if len(record["steps"]) > 1:
+    if len(record["steps"]) > 1 or record["block_length"] is None:
         yield f"d        {_code(record['result'])}"
     yield f"exact    {brief(record['exact'])}"
     nearest = record["nearest"]
