@@ -12,12 +12,15 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, Locator
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from analysis.landmarks import Window, log2_of, window
@@ -26,12 +29,15 @@ from fpemu.formats import FloatFormat, as_format
 __all__ = [
     "FORMAT_COLOURS",
     "FORMAT_LABELS",
+    "GUIDE",
     "MAX_PNG_BYTES",
     "P3109_COLOUR",
     "PowerOfTwoStep",
     "Window",
+    "band",
     "colour",
     "decade_axis",
+    "guide",
     "label",
     "log2_axis",
     "log2_of",
@@ -67,6 +73,7 @@ FORMAT_COLOURS = MappingProxyType(
     }
 )
 P3109_COLOUR = "#56B4E9"
+GUIDE = "#70757D"  # lines to compare with
 
 # What people call the formats, for labels where the canonical name is too long.
 FORMAT_LABELS = MappingProxyType(
@@ -166,6 +173,21 @@ def shade_window(ax: Axes, format: FloatFormat | str, shift: float = 0.0) -> Non
     w, fill = window(format), colour(format)
     ax.axvspan(w.normal - shift, w.largest - shift, color=fill, alpha=0.16, linewidth=0, zorder=0)
     ax.axvspan(w.smallest - shift, w.normal - shift, color=fill, alpha=0.07, linewidth=0, zorder=0)
+
+
+# ---- lines ----------------------------------------------------------------------------------------------------------
+def band(ax: Axes, spread: pd.DataFrame, tint: str, name: str | None = None, **line: Any) -> None:
+    """A ``spread``: its median as a line, its range as a band."""
+    ax.fill_between(spread.index, spread["least"], spread["greatest"], color=tint, alpha=0.25, linewidth=0)
+    ax.plot(spread.index, spread["median"], color=tint, label=name, **line)
+
+
+def guide(ax: Axes, x: ArrayLike, y: ArrayLike, text: str, at: int = -1, offset: tuple[float, float] = (0, 3)) -> None:
+    """A grey line to compare with (a bound, an exact value), its name beside point ``at``; it is not in the legend."""
+    xs, ys = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    ax.plot(xs, ys, color=GUIDE, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
+    across = "right" if at == -1 else "left" if at == 0 else "center"
+    ax.annotate(text, (xs[at], ys[at]), offset, textcoords="offset points", ha=across, fontsize=7.5, color=GUIDE)
 
 
 # ---- the file -------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ infinity, and goes where the overflow policy sends infinities.  0/0, inf/inf, 0*
 number, and every operation on a NaN but ``minimum_number`` and ``maximum_number`` give the canonical NaN, positive; in a
 format without NaN that is a ValueError unless ``nan`` names another result, and then nothing is written.
 
-Everything runs on the host; arrays on a GPU are refused.
+Arrays on a CUDA GPU are worked on there, with the same bits; they may meet numbers of Python, but no arrays on the host.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def add(
 
     Raises
     ------
-    TypeError: an operand that is neither codes nor floating point, or lies on a GPU; ``out`` not an array of the right
+    TypeError: an operand that is neither codes nor floating point, or an array on the host beside one on a GPU; ``out`` not an array of the right
         dtype.
     ValueError: shapes that do not broadcast; codes beyond their format; an unknown format or policy; a NaN result in a
         format without NaN; ``out`` of another shape or read-only; values that the dtype cannot hold; stochastic rounding
@@ -368,6 +368,11 @@ def compare(
     Errors as for ``add``.
     """
     cast = as_cast(format, subnormals=subnormals)
+    there = _on_gpu((a, b))
+    if there is not None:
+        from fpemu.targets import device_arithmetic
+
+        return device_arithmetic.relate(there, cast, _sources(source, 2), out)
     operands, _ = opened((a, b), cast, source)
     shape = np.broadcast_shapes(*(one.codes.shape for one in operands))
     out = output(out, shape, np.dtype(np.int8))
@@ -402,6 +407,11 @@ def _operate(
 
     cast = as_cast(format, **dict(zip(POLICIES, policies, strict=True)))
     seed, offset = as_counter("seed", seed), as_counter("offset", offset)
+    there = _on_gpu(operands)
+    if there is not None:
+        from fpemu.targets import device_arithmetic
+
+        return device_arithmetic.operate(name, there, cast, _sources(source, len(there)), seed, offset, out)
     taken, dtype = opened(operands, cast, source)
     shape = np.broadcast_shapes(*(one.codes.shape for one in taken))
     result = output(out, shape, cast.format.code_dtype if dtype is None else dtype)
@@ -418,6 +428,16 @@ def _operate(
     if dtype is not None:
         decode(codes, cast.format, dtype=dtype, out=result)
     return result if result.ndim else result[()]
+
+
+def _on_gpu(operands: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The operands with device arrays for those on a GPU; None where there are none."""
+    if all(type(x) is np.ndarray for x in operands):
+        return None
+    there = tuple(on_device(x) for x in operands)
+    if all(x is None for x in there):
+        return None
+    return tuple(x if one is None else one for x, one in zip(operands, there, strict=True))
 
 
 def opened(

@@ -130,7 +130,7 @@ def decode(
     ValueError: codes beyond the format's width; a dtype that cannot hold every finite value of the format.
     """
     bits, source = _codes(codes, format)
-    result: Values = _convert(_decoding(type(bits), source, dtype), bits, out, 0, 0)
+    result: Values = _convert(decoding(type(bits), source, dtype), bits, out, 0, 0)
     return result
 
 
@@ -228,7 +228,7 @@ def _quantizing(
 
 
 @_cached
-def _decoding(place: type, source: FloatFormat, wanted: DTypeLike | None) -> Conversion:
+def decoding(place: type, source: FloatFormat, wanted: DTypeLike | None) -> Conversion:
     from fpemu.targets.chain import decode_passes
 
     result = np.dtype(wanted) if wanted is not None else source.value_dtype

@@ -173,7 +173,7 @@ def test_samples_by_loops_of_their_own(op: str, specialised: None) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("op", [*BINARY, "fma"])
 @pytest.mark.parametrize(
-    "name", ["float16", "bfloat16", "tfloat32", *[f"binary16p{p}{s}" for p in (5, 14) for s in ("se", "uf")]]
+    "name", ["float16", "bfloat16", "tfloat32", *[f"binary16p{p}{s}" for p in (9, 14) for s in ("se", "uf")]]
 )
 def test_many_samples(name: str, op: str) -> None:
     """With the roundings, some twenty million results for each operation of FP16 and BF16."""
@@ -304,6 +304,21 @@ def test_by_hand(op: str, operands: tuple[float, ...], rounding: str, right: flo
     assert np.asarray(value, np.float64).tobytes() == np.float64(right).tobytes() or (
         np.isnan(value) and np.isnan(right)
     )
+
+
+STICKY = [
+    ("add", (1.0, 2.0**-126), "bf16", "up", 1 + 2.0**-7),
+    ("subtract", (1.0, 2.0**-149), "fp32", "toward-zero", 1 - 2.0**-24),
+    ("fma", (2.0**-80, 2.0**-80, 1.0), "fp32", "up", 1 + 2.0**-23),
+    ("divide", (1.0, 1 - 2.0**-24), "fp32", "nearest-even", 1 + 2.0**-23),  # 1 + 2**-24 + 2**-48 + ...
+]
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize(("op", "operands", "name", "rounding", "right"), STICKY)
+def test_bits_far_below_decide(op: str, operands: tuple[float, ...], name: str, rounding: str, right: float) -> None:
+    """What is far below a spacing, or a midpoint, is not forgotten."""
+    assert getattr(fp, op)(*operands, name, rounding=rounding) == right
 
 
 def test_the_definition_and_the_machine_agree() -> None:

@@ -52,6 +52,16 @@ out = cuda.to_device(np.zeros((50, 40), np.uint8))
 x = On(there, shape=(50, 20), strides=None, stream=0x5A)
 fp.encode(x, "e4m3", out=On(out, shape=(50, 20), strides=(40, 2), stream=0x66))
 fp.encode(x, "e4m3", out=On(out, shape=(50, 20), strides=(40, 2), stream=0x66), via="fp16")
+# Products and sums: 3 x 2 tiles of 16 x 16 in each of two matrices; of a stack that has no common stride, two grids of three.
+a, b = cuda.to_device(np.ones((2, 40, 20), np.uint16)), cuda.to_device(np.ones((20, 30), np.uint16))
+fp.matmul(On(a, stream=0x5A), b, engine="hopper.mma.fp16.fp32")
+a = On(a, shape=(2, 3, 4, 20), strides=(1600, 80, 240, 2), stream=0x5A)
+fp.matmul(a, b, engine="fp16")
+a = cuda.to_device(np.ones((2, 40), np.float32))
+assert fp.matmul(a, cuda.to_device(np.ones((40, 3))), engine="bf16").dtype == np.float32
+fp.add(On(there, stream=2), 1.5, "bf16")
+fp.negate(cuda.to_device(np.zeros(5000, np.uint8)), "e4m3")
+fp.compare(On(queued, stream=2), On(queued, stream=2), "e4m3")
 for wrong in (">f4", "|V3"):
     try:
         fp.encode(On(there, typestr=wrong), "e4m3")
@@ -79,6 +89,20 @@ LAUNCHES = [
     ("conversion", 1, 0x5A),
     ("conversion", 1, 0x5A),
     ("strided", 1, 0x5A),
+    ("sum", 12, 0x5A),
+    ("chain", 6, 0x5A),
+    ("chain", 6, 0x5A),
+    ("conversion", 1, None),
+    ("conversion", 1, None),
+    ("chain", 1, None),
+    ("conversion", 1, None),
+    ("conversion", 2, 2),
+    ("operation", 2, 2),
+    ("conversion", 2, 2),
+    ("signs", 2, None),
+    ("conversion", 2, 2),
+    ("conversion", 2, 2),
+    ("relation", 2, 2),
 ]
 
 

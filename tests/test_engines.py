@@ -265,6 +265,34 @@ def test_both_lanes_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(fast, matmul(a, b, engine=engine, **blocks))
 
 
+# ---- engines of one's own -------------------------------------------------------------------------------------------
+def test_blocks_that_narrow_lanes_do_not_hold() -> None:
+    """Products of more than float32's bits, and more fraction bits than an int32 has room for."""
+    rng = generator("own blocks")
+    for source, bits, lowest in (("float32", 25, -133), ("float16", 30, -138)):
+        format = fp.FORMATS[source]
+        rule = BlockSum(16, bits, lowest, fp.FORMATS["float32"], fp.Rounding.TOWARD_ZERO)
+        engine = Engine("own", format, format, fp.FORMATS["float32"], rule)
+        compare(engine, draw("normal", rng, format, (5, 40)), draw("normal", rng, format, (40, 5)), None)
+
+
+@pytest.mark.parametrize("k", [1, 2])  # (of two steps together, and of one on its own)
+def test_a_product_below_the_last_place_of_float32(k: int) -> None:
+    """32767.5 in units of 2**-149 beside the smallest bfloat16: just less than halfway to the next, which float32 does not hold."""
+    source = fp.FloatFormat.ieee(8, 10)
+    engine = chain("bf16", source)
+    a, b = fp.encode(np.zeros((1, k)), source), fp.encode(np.zeros((k, 1)), source)
+    a[0, 0], b[0, 0] = fp.encode(510 * 2.0**-70, source), fp.encode(257 * 2.0**-81, source)
+    compare(engine, a, b, np.array([[1]], np.uint16))
+
+
+def test_an_infinite_product_beside_a_small_accumulator() -> None:
+    for name in ("bf16", "fp16", "fp32"):
+        a, b = np.array([[np.inf, 0]]), np.array([[1.0], [0]])
+        for c in (-1.0, -1e-5):
+            assert matmul(a, b, [[c]], engine=name).item() == np.inf
+
+
 # ---- arrays ---------------------------------------------------------------------------------------------------------
 def test_layouts_batches_and_threads(threads: None) -> None:
     rng = generator("layouts")

@@ -21,9 +21,9 @@ nvjitlink = pytest.importorskip("cuda.bindings.nvjitlink", reason="needs numba-c
 from numba import cuda, types  # noqa: E402
 
 from fpemu.engines import ENGINES, BlockSum, Chain, promoted  # noqa: E402
-from fpemu.kernels.spec import LANE32, LANE64, STOCHASTIC  # noqa: E402
+from fpemu.kernels.spec import LANE32, LANE64, STOCHASTIC, exact_lane, exact_plan  # noqa: E402
 from fpemu.targets import cuda as grids  # noqa: E402
-from fpemu.targets import cuda_matmul, cuda_stats, device_matmul, host_stats  # noqa: E402
+from fpemu.targets import cuda_arithmetic, cuda_matmul, cuda_stats, device_matmul, host_arithmetic, host_stats  # noqa: E402
 
 pytestmark = [pytest.mark.ptx, pytest.mark.skipif(grids.SIMULATED, reason="the simulator compiles nothing")]
 
@@ -128,6 +128,17 @@ def matrix_products() -> dict[Kernel, tuple[Any, ...]]:
     return found
 
 
+def arithmetic() -> Iterator[Kernel]:
+    """Every operation in both lanes, and what has grids of its own."""
+    numbers = dict.fromkeys(one.number for one in host_arithmetic.OPERATIONS.values())
+    for cast in (Cast("bf16"), Cast("fp32", "stochastic", random_bits=20)):
+        lane, dtype = exact_lane(cast, (cast.format,)), cast.format.code_dtype
+        for number in numbers:
+            yield Kernel(cuda_arithmetic.operation_grid, (number, exact_plan(cast, lane), lane, (dtype,) * 3, dtype))
+    yield Kernel(cuda_arithmetic.relation_grid, ((np.dtype(np.uint8), np.dtype(np.uint16)),))
+    yield Kernel(cuda_arithmetic.signs_grid, (np.dtype(np.uint32),))
+
+
 def each_plan() -> list[Kernel]:
     """One kernel for every plan, with those widths that come first."""
     first = {facts[:3]: facts for facts in reversed(conversions())}
@@ -138,7 +149,7 @@ def each_plan() -> list[Kernel]:
 @pytest.fixture(autouse=True)
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makers of grids give back the function and its signature."""
-    for module in (grids, cuda_stats, cuda_matmul):
+    for module in (grids, cuda_stats, cuda_matmul, cuda_arithmetic):
         monkeypatch.setattr(module, "compiled", lambda function, *signature: (function, types.void(*signature)))
 
 
@@ -230,6 +241,15 @@ def test_plans_compile(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
 def test_the_other_kernels_compile(capability: tuple[int, int], part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = [fault for kernel in others()[part::4] for fault in faults(kernel, capability, monkeypatch)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_arithmetic_compiles(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For one compute capability after another."""
+    wrong = []
+    for number, kernel in list(enumerate(arithmetic()))[part::2]:
+        wrong += faults(kernel, CAPABILITIES[(number + number // 11) % len(CAPABILITIES)], monkeypatch)
     assert not wrong, "\n".join(wrong)
 
 

@@ -26,6 +26,7 @@ import pandas as pd
 
 import fpemu as fp
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
+from analysis.tables import where
 from analysis.training import digits
 from analysis.training.agreement import Agreement, agree
 from analysis.training.capture import ACTIVATION, WEIGHT, Snapshot, tensors, train
@@ -259,11 +260,6 @@ def draw(tables: Tables) -> dict[str, Figure]:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
-def where(table: pd.DataFrame, **values: object) -> pd.DataFrame:
-    """The rows whose columns have these values."""
-    return table[np.logical_and.reduce([table[column] == value for column, value in values.items()])]
-
-
 def steps_of(tables: Tables) -> list[int]:
     return sorted(int(step) for step in tables["tensors"]["step"].unique())
 

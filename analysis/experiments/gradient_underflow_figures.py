@@ -11,7 +11,6 @@ from math import isnan
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -27,9 +26,9 @@ from analysis.experiments.e01_gradient_underflow import (
     scales_that,
     serves,
     steps_of,
-    where,
 )
-from analysis.figures import colour, label, log2_axis, power_of_two, style, window
+from analysis.figures import band, colour, label, log2_axis, power_of_two, style, window
+from analysis.tables import spread, where
 from analysis.training.capture import ACTIVATION, WEIGHT
 
 KIND_LABELS = {ACTIVATION: "activation gradients", WEIGHT: "weight gradients"}
@@ -51,22 +50,6 @@ def draw(tables: Tables) -> dict[str, Figure]:
 
 def _step_name(step: int) -> str:
     return f"step {step:,}"
-
-
-def _spread(table: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
-    """Least, median and greatest over the seeds; NaN where any seed has none: no spread rests on fewer seeds."""
-    wide = table.pivot(index=by, columns="seed", values=value)
-    ends = {
-        "least": wide.min(axis=1, skipna=False),
-        "median": wide.median(axis=1, skipna=False),
-        "greatest": wide.max(axis=1, skipna=False),
-    }
-    return pd.DataFrame(ends)
-
-
-def _line(ax: Axes, spread: pd.DataFrame, line_colour: str, name: str | None = None) -> None:
-    ax.fill_between(spread.index, spread["least"], spread["greatest"], color=line_colour, alpha=0.25, linewidth=0)
-    ax.plot(spread.index, spread["median"], color=line_colour, label=name)
 
 
 def _band_in_every_seed(bands: pd.DataFrame) -> tuple[float, float]:
@@ -200,15 +183,15 @@ def draw_four_measures(tables: Tables) -> Figure:
             ax = axes[row, column]
             for step, shade in zip(steps, STEP_COLOURS, strict=False):
                 part = where(passes, format=name, kind=kind, step=step)
-                spread = _spread(part, "log2_scale", value)
+                shares = spread(part, "log2_scale", value)
                 overflow = part.loc[part["overflowed"], "log2_scale"].min()
-                spread = spread[spread.index < overflow] if not isnan(overflow) else spread
-                _line(ax, spread, shade, _step_name(step))
-                if not isnan(overflow) and not spread["median"].dropna().empty:
-                    ax.plot(spread.index[-1], spread["median"].iloc[-1], "x", color=shade, markersize=5)
+                shares = shares[shares.index < overflow] if not isnan(overflow) else shares
+                band(ax, shares, shade, _step_name(step))
+                if not isnan(overflow) and not shares["median"].dropna().empty:
+                    ax.plot(shares.index[-1], shares["median"].iloc[-1], "x", color=shade, markersize=5)
             last = where(casts, format=name, kind=kind, step=steps[-1]).query("not overflows")
-            spread = _spread(last, "log2_scale", cast_columns.get(value, "angle"))
-            ax.plot(spread.index, spread["median"], ":", color=ACCENT, linewidth=1.2, label="cast only, last step")
+            shares = spread(last, "log2_scale", cast_columns.get(value, "angle"))
+            ax.plot(shares.index, shares["median"], ":", color=ACCENT, linewidth=1.2, label="cast only, last step")
             ax.set(yscale=scale, ylim=limits)
             if column == 0:
                 ax.set_ylabel(text)

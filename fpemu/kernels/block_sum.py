@@ -16,9 +16,9 @@ is scaled is truncated before it meets an addition: nothing contracts.
 import numpy as np
 
 from fpemu.kernels.grid import nearest_even, truncated, within
+from fpemu.kernels.instructions import whole
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.powers import over, power, power_below, scaled
-from fpemu.kernels.whole import whole
 
 ABSENT = -2000  # the exponent of a zero factor: below all others, also where one is added
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from fpemu.kernels.exact import Exact
+from fpemu.kernels.instructions import float_quotient
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.multiply import exponent_bias, kind_of
 from fpemu.kernels.shift import left, right
@@ -62,11 +63,10 @@ def divided(dividend, divisor, last):
     at most the one above.  In integers the rest of that says which it is.
     """
     U = type(dividend)
-    # (np.true_divide: a division that does not look for zero.)
     if last == 31:
-        near = U(np.int32(np.true_divide(np.float32(np.int32(dividend)), np.float32(np.int32(divisor)))))
+        near = U(np.int32(float_quotient(np.float32(np.int32(dividend)), np.float32(np.int32(divisor)))))
     else:
-        near = U(np.int64(np.true_divide(np.float64(np.int64(dividend)), np.float64(np.int64(divisor)))))
+        near = U(np.int64(float_quotient(np.float64(np.int64(dividend)), np.float64(np.int64(divisor)))))
     rest = U(dividend - U(near * divisor))
     over = right(rest, U(last), last)  # the rest is negative
     return U(near - over), U(rest + (divisor if over != U(0) else U(0)))

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fpemu.formats import FloatFormat
+from fpemu.kernels.instructions import whole
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.powers import over, power_below, scaled
-from fpemu.kernels.whole import whole
 
 _SIGN = 1 << 63
 

@@ -1,11 +1,10 @@
 """The square root of a code's number, its last bit sticky."""
 
-import math
-
 import numpy as np
 
 from fpemu.kernels.divide import MORE, divided
 from fpemu.kernels.exact import Exact
+from fpemu.kernels.instructions import float_root
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.multiply import exponent_bias
 from fpemu.kernels.shift import left, right
@@ -51,9 +50,9 @@ def rooted(radicand, last):
     """
     U = type(radicand)
     if last == 31:
-        near = U(np.int32(math.sqrt(np.float32(np.uint32(radicand)))))
+        near = U(np.int32(float_root(np.float32(np.uint32(radicand)))))
     else:
-        near = U(np.int64(math.sqrt(np.float64(np.uint64(radicand)))))
+        near = U(np.int64(float_root(np.float64(np.uint64(radicand)))))
     over = U(U(near * near) > radicand)
     root = U(near - over)
     return root, U(radicand - U(root * root))

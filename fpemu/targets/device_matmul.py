@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda
 
-from fpemu.arrays import _decoding, encode
+from fpemu.arrays import decoding, encode
 from fpemu.engines.model import BlockSum, Chain, Engine, Wide
 from fpemu.formats import FORMATS, FloatFormat
 from fpemu.kernels.grid import Grid
@@ -26,7 +26,7 @@ from fpemu.targets.cpu import frozen_spec
 from fpemu.targets.cpu_matmul import block_numbers
 from fpemu.targets.cuda import launch
 from fpemu.targets.device import DeviceArray
-from fpemu.targets.host_matmul import FLOAT32_LARGEST, FLOAT32_SMALLEST, Scales, chain_kind
+from fpemu.targets.host_matmul import FLOAT32_LARGEST, FLOAT32_SMALLEST, Scales, chain_kind, may_be_narrow
 
 NEVER = (1, 0)  # ends between which no exponent lies
 
@@ -50,7 +50,7 @@ def _bits_of_float64(x: DeviceArray) -> DeviceArray:
     if x.dtype not in (np.dtype(np.float16), np.dtype(np.float32)):
         raise TypeError(f"take float64 values, or their bits as uint64, not {x.dtype}")
     format = FORMATS[str(x.dtype)]
-    result = on.convert(_decoding(DeviceArray, format, np.float64), x.view(format.code_dtype), None, 0, 0)
+    result = on.convert(decoding(DeviceArray, format, np.float64), x.view(format.code_dtype), None, 0, 0)
     return DeviceArray.of(result).view(np.dtype(np.uint64))
 
 
@@ -99,7 +99,7 @@ def matmul(engine: Engine, operands: Operands, shape: tuple[int, ...], coded: bo
             _run(engine, operands, result.view(to.code_dtype))
         if coded or isinstance(to, Wide):
             return result.owner if out is None else on.copy(result, out)
-        return on.convert(_decoding(DeviceArray, to, None), result, out, 0, 0)
+        return on.convert(decoding(DeviceArray, to, None), result, out, 0, 0)
 
 
 def _run(engine: Engine, operands: Operands, out: DeviceArray) -> None:
@@ -174,7 +174,7 @@ def _launches(arrays: list[Spread | None], batch: tuple[int, ...]) -> Iterator[t
 # ---- what grids are given -------------------------------------------------------------------------------------------
 def _ends(engine: Engine, rule: BlockSum) -> tuple[int, int]:
     """Between which exponents of factors their products are exact in float32, and the block's sums in an int32."""
-    if rule.fraction_bits > 25 or engine.a.precision + engine.b.precision - 2 * engine.ignored_bits > 24:
+    if not may_be_narrow(engine):
         return NEVER
     lowest = max(FLOAT32_SMALLEST, rule.fraction_bits - 100)
     return -(-lowest // 2), FLOAT32_LARGEST // 2

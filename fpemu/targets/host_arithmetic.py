@@ -26,7 +26,7 @@ from fpemu.targets.walk import boxes, flat, is_plain
 PIECE = 1 << 14  # elements of a copied piece of what is broadcast, strided or byte-swapped
 WEIGHT = 4  # an operation takes about as long as so many conversions: how soon threads are worth it
 
-# A loop of one operation and rounding takes seconds to compile, once for each machine, and runs about five times as fast as
+# A loop of one operation and rounding takes seconds to compile, once for each machine, and runs about ten times as fast as
 # the general one: large arrays are worth it.
 SPECIALISE_FROM = 1 << 18
 
@@ -85,7 +85,7 @@ def operate(
     arrays = tuple(_apart(codes, out) for codes, _ in operands)
     if out.size < SPECIALISE_FROM:
         return _operate_any(operation, arrays, sources, cast, out, seed, offset)
-    if cast.raises_on_nan and _can_make_nan(operation, sources):
+    if cast.raises_on_nan and can_make_nan(operation, sources):
         index = _first_invalid(operation, arrays, sources, cast, out.shape)
         if index is not None:
             return index
@@ -182,7 +182,7 @@ def _apart(x: Bits, out: np.ndarray[Any, Any]) -> Bits:
     return x if same and x.shape == out.shape else x.copy()
 
 
-def _can_make_nan(operation: Operation, sources: tuple[FloatFormat, ...]) -> bool:
+def can_make_nan(operation: Operation, sources: tuple[FloatFormat, ...]) -> bool:
     """Whether a result may be NaN: of NaN, of infinities, or of an operation like 0/0."""
     return operation.number in MAKES_NAN or any(source.has_nan or source.infinities for source in sources)
 

@@ -144,6 +144,13 @@ def _unroll(length: int, paired: bool) -> int:
     return 4 if paired else min(length, 16)
 
 
+def may_be_narrow(engine: Engine) -> bool:
+    """Whether float32 holds the significand of any product, and an int32 the sum of sixteen."""
+    rule = engine.arithmetic
+    assert isinstance(rule, BlockSum)
+    return rule.fraction_bits <= 25 and engine.a.precision + engine.b.precision - 2 * engine.ignored_bits <= 24
+
+
 def is_narrow(a: Opened, b: Opened, fraction_bits: int) -> bool:
     """Whether float32 holds all products of two panels, and the units they are counted in."""
     if a.special or b.special:
@@ -184,7 +191,7 @@ def _tile(engine: Engine, task: Task, paired: bool) -> None:
             a, b = _permuted(a, 1, places, whole), _permuted(b, int(paired), places, whole)
         first = opened(_strips(a, whole), left, (rows * whole, COLUMNS)) if paired else opened(a, left, (rows, whole))
         second = opened(_strips(b, whole) if paired else b, right, (rows * whole if paired else whole, COLUMNS))
-        narrow = is_narrow(first, second, rule.fraction_bits)
+        narrow = may_be_narrow(engine) and is_narrow(first, second, rule.fraction_bits)
         if scaling is not None:
             assert engine.scaling is not None and task.a_scales is not None and task.b_scales is not None
             per = engine.scaling.block
@@ -265,8 +272,12 @@ def chain_kind(engine: Engine) -> ChainKind | None:
         return None
     if to == FORMATS["float32"]:
         return ChainKind(f"float32 {kind}")
+    drop = 24 - to.precision
     if to.emin == FLOAT32_EMIN and max(engine.a.precision, engine.b.precision, to.precision) <= 12:
-        return ChainKind(f"short {kind}", 24 - to.precision)
+        # A product that float32 does not hold, being too small, must be no midpoint there: it is none with so few bits.
+        held = engine.a.finest_exponent + engine.b.finest_exponent >= FORMATS["float32"].finest_exponent
+        if held or factors <= drop or not rule.fused:
+            return ChainKind(f"short {kind}", drop)
     if to.precision + factors > 51:
         return None
     if rule.fused and to.emax + 2 - to.finest_exponent > 52:
