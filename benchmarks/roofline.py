@@ -3,8 +3,8 @@
 A work reads each input element once and writes each output element once; so do the copies, which cut or widen the bits
 instead of converting them.  One stores as usual, one past the cache (fpemu/targets/streaming.py): which is the faster
 depends on the sizes and the machine, and the faster is the roofline.  Works that write nothing are set against a loop
-that only reads, operations against one that combines the bits of their operands.  Matrix products compute more than they
-move: theirs is the machine's own product of the same values in float32.
+that only reads, operations against one that combines the bits of their operands.  Matrix products compute more than
+they move: theirs is the machine's own product of the same values in float32.
 """
 
 from __future__ import annotations

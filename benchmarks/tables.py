@@ -155,8 +155,8 @@ def _made(results: Results) -> str:
 
 # ---- the long table --------------------------------------------------------------------------------------------------
 SGEMM = (
-    "A matrix product is counted in multiply-adds (MAC); beside it stands the float32 product of NumPy's BLAS of the same "
-    "values, which emulates nothing."
+    "A matrix product is counted in multiply-adds (MAC); beside it stands the float32 product of NumPy's BLAS of the "
+    "same values, which emulates nothing."
 )
 
 

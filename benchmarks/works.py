@@ -1,8 +1,8 @@
 """WORKS: what is measured, as data; and the inputs it is measured on.
 
 A work reads one array and writes another.  Inputs are drawn from a standard normal distribution with a fixed seed:
-normal and subnormal results of every format, few overflows.  Codes to decode are those of the same values.  An operation
-reads its operands as the rows of one array, a matrix product its two matrices.
+normal and subnormal results of every format, few overflows.  Codes to decode are those of the same values.  An
+operation reads its operands as the rows of one array, a matrix product its two matrices.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Work:
         return int(x.shape[-1])
 
     def part(self, x: Array, units: int) -> Array:
-        """The beginning of an input: so many units, or for matrices, whose sides are powers of two, no more than that."""
+        """The beginning of an input: so many units, or no more than that of matrices (sides: powers of two)."""
         if self.kind == "matmul":
             side = 1 << (units.bit_length() - 1) // 3
             return x[:, :side, :side]
@@ -178,7 +178,7 @@ class Inputs:
         return np.asarray(fp.encode(values, format))
 
     def of(self, work: Work) -> Array:
-        """The input of a work: values, or codes; of operations a quarter as many, of products what side fits twice over."""
+        """The input of a work: values, or codes; of operations a quarter as many, of products 512 x 512 for 64 Mi."""
         if work.kind == "arithmetic":
             return self._codes(work.cast.format, (ARITY[work.operation], self.size // 4))
         if work.kind == "matmul":
@@ -197,7 +197,7 @@ class Inputs:
 
 
 def _random_codes(work: Work) -> Array:
-    """Any codes for operations; for products values of all magnitudes in rows of their own, and few that are no numbers."""
+    """Any codes for operations; for products values of all magnitudes, in rows of their own, and few specials."""
     rng = np.random.default_rng(2)
     if work.kind == "arithmetic":
         return rng.integers(0, 1 << work.cast.format.bits, (ARITY[work.operation], 1 << 18)).astype(work.reads)

@@ -4,11 +4,11 @@ Products of E4M3 matrices by models of tensor cores that equal real chips bit fo
 inner dimension K, over the interval of promotion to FP32, and over the mean of the inputs. The accumulator keeps 13
 fraction bits below the largest term of a block and cuts off the rest, toward zero.
 
-What to see: what is cut off has the sign of the sum, so sums of one sign shrink, in proportion to K; sums that hover
+What to see: terms and sums are cut off toward zero, so sums of one sign shrink, in proportion to K; sums that hover
 about zero hardly do. The published two per cent lie between the two. Promotion every 128 products stops both.
 
-The exact product is a float64 one: products of two E4M3 values are multiples of 2^-18, and sums stay below 2^35, so that
-every partial sum is exact in any order (53 bits).
+The exact product is a float64 one: products of two E4M3 values are multiples of 2^-18 of at most 448^2, so that up to
+K = 2^14 every partial sum is exact in any order (50 of 53 bits).
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def draw(tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
 def draw_chips(pairs: pd.DataFrame, kind: Kind) -> Figure:
     """A map of chips by chips for each kind of inputs."""
     chips = chips_of(kind)
-    figure, axes = plt.subplots(1, len(INPUTS), figsize=(8, 3.1), sharey=True)
+    figure, axes = plt.subplots(1, len(INPUTS), figsize=(8, 3.4), sharey=True)
     for ax, inputs in zip(axes, INPUTS, strict=True):
         found = medians(where(pairs, kind=kind.name, inputs=inputs, depth=SHOWN), "first", "second")
         _draw_map(ax, chips, found)

@@ -43,13 +43,13 @@ WAYS = {
     "Kahan": Way("kahan", lambda n: 2, "#009E73"),
 }
 NAIVE, CHUNKS, PAIRS, KAHAN = WAYS
-UNIFORM, NORMAL = "uniform in [0, 1)", "normal"
+UNIFORM, NORMAL = "uniform", "normal"
 INPUTS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[Any]]] = {
     UNIFORM: lambda random, shape: random.random(shape),
     NORMAL: lambda random, shape: random.standard_normal(shape),
 }
 LENGTHS = lengths(100, 100_000, per_decade=4)
-DRAWS = {"quick": 10, "full": 20}  # of each seed
+DRAWS = {"quick": 10, "full": 15}  # of each seed
 
 TITLE = "The order of additions"
 QUESTION = (
@@ -79,7 +79,7 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
     random = np.random.default_rng([seed, list(INPUTS).index(inputs)])
     codes = np.asarray(fp.encode(INPUTS[inputs](random, (draws, LENGTHS[-1])), name))
     table = sums(codes, name, LENGTHS, {way: {"order": how.order} for way, how in WAYS.items()})
-    table["error"] = [float(f"{error:.6g}") for error in (table["sum"] - table.exact).abs() / table.magnitude]
+    table["error"] = [float(f"{error:.4g}") for error in (table["sum"] - table.exact).abs() / table.magnitude]
     table["draw"] += seed * draws
     table.insert(0, "format", name)
     table.insert(1, "inputs", inputs)
@@ -90,9 +90,9 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
 FLOOR = 1e-7
 CAPTIONS = {
     "orders": (
-        "Error of sums, as a share of the sum of magnitudes, over the number of terms n, in four orders of addition. Rows: inputs; columns: "
-        "formats. Dashed: the bounds n u (one by one), log2(n) u (pairs) and 2 u (compensation), with u = 2^-p. Line: median, band: range over "
-        "the draws; what is below 1e-7 is drawn there."
+        "Error of sums, as a share of the sum of magnitudes, over the number of terms n, in four orders of addition. Rows: inputs (uniform: "
+        "from [0, 1)); columns: formats. Dashed: the bounds n u (one by one), log2(n) u (pairs) and 2 u (compensation), with u = 2^-p. Line: "
+        "median, band: range over the draws; what is below 1e-7 is drawn there."
     )
 }
 
@@ -122,7 +122,7 @@ def draw_orders(errors: pd.DataFrame) -> Figure:
         axes[0, column].set_title(f"{label(name)} (u = $2^{{{np.log2(u):.0f}}}$)")
         axes[-1, column].set_xlabel("number of terms n")
     for row, inputs in enumerate(INPUTS):
-        axes[row, 0].set_ylabel(f"{inputs}: error\n(of the sum of magnitudes)")
+        axes[row, 0].set_ylabel(f"{inputs} inputs: error\n(of the sum of magnitudes)")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4)
     return figure

@@ -138,8 +138,8 @@ def _code(name: str, text: str, format: FloatFormat, code: bool) -> int:
 def example(engine: Engine) -> dict[str, Any]:
     """Operands that show what an engine does: a product at the end of what is kept, beside two that cancel.
 
-    The product is 1.5 * 1.5 = 10.01 in binary times 2**-F: one bit is cut off.  Where the formats have no values so small, the
-    accumulator is large instead.
+    The product is 1.5 * 1.5 = 10.01 in binary times 2**-F: one bit is cut off.  Where the formats have no values
+    so small, the accumulator is large instead.
     """
     rule = engine.arithmetic
     if not isinstance(rule, BlockSum):  # ten terms of the harmonic series

@@ -32,7 +32,7 @@ class DotExplanation:
     record: dict[str, Any]
 
     def text(self, block: int | None = None) -> str:
-        """All of it for a person, at most 100 columns (float64: more); of many blocks the list, or one of them (from 1).
+        """All of it for a person, in 100 columns (float64: more); of many blocks the list, or one of them (from 1).
 
         ValueError for a block that there is not.
         """

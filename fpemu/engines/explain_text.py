@@ -76,8 +76,8 @@ def _heading(record: Record) -> Iterator[str]:
     scaled = "scaled " if record["scales"] else ""
     yield f"{record['engine']}: c + the sum of {len(record['operands'])} {scaled}products"
     yield (
-        f"blocks of {record['block_length']} products; {record['fraction_bits']} places below the top exponent are kept; "
-        f"rounded {record['rounding']} to {record['grid']}"
+        f"blocks of {record['block_length']} products; {record['fraction_bits']} places below the top exponent are kept"
+        f"; rounded {record['rounding']} to {record['grid']}"
     )
     if record["group"]:
         yield f"{record['group']} products at a time are added exactly, then scaled, and enter as one term"
