@@ -71,7 +71,7 @@ def matmul(
     if shape[-1] and shape[-2] and left.shape[-1] and codes.size:
         _RUN[type(to.arithmetic)](to, left, right, codes, scales, seed)
     elif codes.size:
-        codes = encode(_values(codes, to.accumulator), to.result)  # (nothing is added; a NaN is the engine's own)
+        codes = _own_nan(codes, to)  # (nothing is added)
     result = codes if coded else _values(codes, to.accumulator)
     return result if out is None else _write(result, out)
 
@@ -85,9 +85,10 @@ def _codes(name: str, x: ArrayLike, format: FloatFormat) -> Array:
     """Codes of an operand."""
     array = np.asarray(x)
     if isinstance(format, Wide):
-        if array.dtype == np.uint64:
-            return array
-        if array.dtype not in (np.float16, np.float32, np.float64):
+        native = array.dtype.newbyteorder("=")
+        if native == np.uint64:
+            return array.astype(native, copy=False)
+        if native not in (np.float16, np.float32, np.float64):
             raise TypeError(f"{name}: take float64 values, or their bits as uint64, not {array.dtype}")
         return np.ascontiguousarray(array, np.float64).view(np.uint64)
     if array.dtype.kind in "iu" and not isinstance(x, int):
@@ -96,6 +97,14 @@ def _codes(name: str, x: ArrayLike, format: FloatFormat) -> Array:
         return np.asarray(encode(x, format))
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
+
+
+def _own_nan(codes: Array, engine: Engine) -> Array:
+    """Accumulators with the engine's own NaN for any other."""
+    if isinstance(engine.accumulator, Wide):
+        values = codes.view(np.float64)
+        return np.where(np.isnan(values), np.nan, values).view(np.uint64)
+    return encode(decode(codes, engine.accumulator), engine.result)
 
 
 def _values(codes: Array, format: FloatFormat) -> Array:
