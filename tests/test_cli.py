@@ -187,7 +187,7 @@ SOURCES = {"float64": np.float64, "float32": np.float32, "float16": np.float16}
 TARGETS = ["fp16", "bf16", "e4m3", "e5m2", "e4m3fnuz", "e8m0", "e2m3", "e2m1", "binary8p1se", "binary8p4ue", "tf32"]
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(st.data())
 def test_explain_agrees_with_encode(data: st.DataObject) -> None:
     source = data.draw(st.sampled_from(list(SOURCES)), label="source")

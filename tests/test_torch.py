@@ -9,8 +9,7 @@ import fpemu as fp
 from analysis.gpu.hashing import is_nan
 from analysis.gpu.inputs import patterns
 from analysis.gpu.libraries import torch_codes as recorded_codes
-from analysis.gpu.parts import PARTS, TORCH
-from analysis.gpu.replay import predicted
+from analysis.gpu.parts import PARTS, TORCH, converted
 
 torch = pytest.importorskip("torch", reason="torch is not installed: tox -e torch")
 
@@ -81,7 +80,7 @@ def test_what_the_recorder_asks_of_torch(name: str) -> None:
     part = PARTS[name]
     for first, stop in ((0x3F80, 0x3F82), (0x7FFF, 0x8001), (0xC3E0, 0xC3E9)) if part.source.bits == 32 else ((0, 1),):
         theirs = recorded_codes(part, first, stop, device="cpu")
-        ours = predicted(
+        ours = converted(
             part, part.prediction({"torch": torch.__version__}), patterns(part.source, np.arange(first, stop))
         )
         assert theirs.dtype == ours.dtype and theirs.shape == ours.shape
