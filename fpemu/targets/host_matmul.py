@@ -336,10 +336,10 @@ def _chain_tile(engine: Engine, task: Task, lane: Lane) -> None:
             a = opened(task.a[:, part], Operand.of(engine.a, engine.ignored_bits), (padded, depth))
             b = opened(task.b[part], Operand.of(engine.b, engine.ignored_bits), (depth, COLUMNS))
             left, right = (x.values.astype(lane.dtype, copy=False) for x in (a, b))
-            if not (a.special or b.special) and np.isfinite(totals).all():
-                largest = float(np.abs(totals).max()) + depth * 2.0 ** min(a.highest + b.highest + 2, 1000)
+            if lane.bounded is not lane.driver and not (a.special or b.special):
                 # (A rounded step moves the sum, which is on the grid, by twice its product at most; a rounded product is twice it at most.)
-                if largest < 2.0 ** (to.emax - 2):
+                largest = np.abs(totals).max() + np.abs(left).max(axis=0) @ np.abs(right).max(axis=1)
+                if largest < 2.0 ** (to.emax - 2):  # (not where a sum is NaN)
                     driver = lane.bounded
         driver(left, right, totals, numbers)
     result = totals[:rows, :columns]
