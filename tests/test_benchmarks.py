@@ -52,8 +52,22 @@ def test_names_are_unique_and_groups_have_their_targets() -> None:
     assert targets.TARGETS.keys() <= {work.group for work in WORKS} | latency.GROUPS.keys()
 
 
+# (Each product has loops of its own to compile: one of a kind by default.)
+SOME_PRODUCTS = ("hopper.wgmma.fp16.fp32", "b200.tcgen05.e2m1.nvf4.fp32", "sequential.fma.float16.float16")
+
+
 @compiled
-@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param(
+            work,
+            id=work.name,
+            marks=[pytest.mark.exhaustive] * (work.kind == "matmul" and not work.name.endswith(SOME_PRODUCTS)),
+        )
+        for work in WORKS
+    ],
+)
 def test_every_contender_does_the_work(work: Work) -> None:
     """Shapes, dtypes and bits: ours all agree, and peers wherever they claim to be right."""
     inputs = Inputs(4096)

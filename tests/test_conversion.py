@@ -215,11 +215,24 @@ def test_wide_targets_around_limits(name: str) -> None:
 
 
 # ---- all implementations, one table ---------------------------------------------------------------------------------
+FROZEN = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu")
+
+
 @pytest.mark.nojit
 @pytest.mark.parametrize(
-    "implementation", [pytest.param(name, marks=[pytest.mark.cuda] if name == "cuda" else []) for name in OURS]
+    ("implementation", "name"),
+    [
+        pytest.param(
+            implementation,
+            name,
+            # (A loop with its numbers frozen is compiled for every format: seconds each, and the same code paths.)
+            marks=[pytest.mark.cuda] * (implementation == "cuda")
+            + [pytest.mark.exhaustive] * (implementation == "frozen" and name not in FROZEN),
+        )
+        for implementation in OURS
+        for name in REDUCED
+    ],
 )
-@pytest.mark.parametrize("name", REDUCED)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_implementations_agree(implementation: str, name: str, dtype: str) -> None:
     """The kernels compiled for any format, frozen for one, as plain Python, and through quantize."""
