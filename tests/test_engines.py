@@ -81,6 +81,29 @@ def _short(format: fp.FloatFormat) -> str:
     return next(alias for alias, name in NAMES.items() if name == format.name)
 
 
+def test_evidence_names_only_chips_whose_vectors_there_are() -> None:
+    """One format, and the accumulator that was recorded (``vectors``): mixed formats have never been."""
+    claimed = {(name, gpu) for name, engine in ENGINES.items() for gpu in _chips_of(engine)}
+    recorded = {(name, file.split("_")[0]) for file, name, _ in vectors()}
+    assert claimed <= recorded
+    assert ("ada.mma.e4m3.fp16", "L40S") not in claimed
+    assert ENGINES["ada.mma.e4m3xe5m2.fp32"].evidence == ("MMA-Sim 2.1.1",)
+
+
+def _chips_of(engine: Engine) -> list[str]:
+    marked = [one for one in engine.evidence if one.startswith("vectors of real chips: ")]
+    return [gpu for one in marked for gpu in one.split(": ")[1].split(", ")]
+
+
+def test_float64_is_added_in_one_way_only() -> None:
+    fp64 = ENGINES["ampere.mma.fp64.fp64"]
+    for wrong in (replace(fp64.arithmetic, order="pairwise"), replace(fp64.arithmetic, cast=fp.Cast(fp64.a, "up"))):
+        with pytest.raises(ValueError, match="float64 is added in order"):
+            matmul(np.ones((1, 2)), np.ones((2, 1)), engine=replace(fp64, arithmetic=wrong))
+    with pytest.raises(ValueError, match="of float64 operands only"):
+        matmul(np.ones((1, 2)), np.ones((2, 1)), engine=replace(fp64, a=fp.FORMATS["float32"]))
+
+
 def test_the_catalogue_is_read_only_and_helps() -> None:
     assert len(ENGINES) > 200
     for alias, name in ALIASES.items():

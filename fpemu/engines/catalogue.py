@@ -21,6 +21,7 @@ E8M0 = FORMATS["e8m0"]
 MODELS = ("arXiv 2512.07004", "arXiv 2511.10909")
 HARDWARE = "vectors of real chips: "
 MMA_SIM = "MMA-Sim 2.1.1"
+SAME_STEPS = "the steps of b200.mma.e4m3.fp32, which agrees with a B200"
 
 RZ, RNE = Rounding.TOWARD_ZERO, Rounding.NEAREST_EVEN
 
@@ -82,11 +83,12 @@ def _narrow(
             for accumulator, format in (("fp32", FP32), ("fp16", FP16)):
                 yield Engine(
                     _name(chip, a, b, accumulator), SHORT[a], SHORT[b], format,
-                    _block(length, bits, format, chip_bits), sources=MODELS, evidence=evidence[accumulator],
+                    _block(length, bits, format, chip_bits), sources=MODELS,
+                    evidence=evidence[accumulator] if a == b else (MMA_SIM,),
                 )  # fmt: skip
 
 
-def _emulated(chip: str, evidence: tuple[str, ...]) -> Iterator[Engine]:
+def _emulated(chip: str, evidence: Mapping[str, tuple[str, ...]]) -> Iterator[Engine]:
     """FP8 ``mma.sync`` where the chip has no such instruction: FP16 ones on two halves of 32 products, then an addition.
 
     (What ptxas makes of it for sm_90: the low half of each register of four codes, then the high half, from zero; FADD or HADD2.)
@@ -97,7 +99,8 @@ def _emulated(chip: str, evidence: tuple[str, ...]) -> Iterator[Engine]:
                 block = _block(16, 25, format, span=32, picks=((0, 1), (2, 3)))
                 yield Engine(
                     _name(chip, a, b, accumulator), SHORT[a], SHORT[b], format, block,
-                    sources=("SASS of ptxas 12.9 for sm_90", *MODELS), evidence=evidence,
+                    sources=("SASS of ptxas 12.9 for sm_90", *MODELS),
+                    evidence=evidence[accumulator] if a == b else (SAME_STEPS,),
                 )  # fmt: skip
 
 
@@ -130,17 +133,16 @@ def _catalogue() -> Iterator[Engine]:
     yield _tf32("ampere.mma", 4, 24, _on("A100", "A2"))
     yield from _halves("ada.mma", 8, 24, evidence=_on("L40S", "Ada"))
     yield _tf32("ada.mma", 4, 24, _on("L40S", "Ada"))
-    ada = _on("L40S", "Ada")
-    yield from _narrow("ada.mma", FP8, 16, 13, 24, {"fp32": ada, "fp16": ada})
+    yield from _narrow("ada.mma", FP8, 16, 13, 24, {"fp32": _on("L40S", "Ada"), "fp16": _on("Ada")})
     yield from _halves("hopper.mma", 16, 25, evidence=_on("H100", "H200"))
     yield _tf32("hopper.mma", 8, 25, _on("H100", "H200"))
-    yield from _emulated("hopper.mma", (HARDWARE + "H100, H200",))
+    yield from _emulated("hopper.mma", {"fp32": (SAME_STEPS,), "fp16": (HARDWARE + "H100, H200",)})
     yield from _halves("hopper.wgmma", 16, 25)
     yield _tf32("hopper.wgmma", 8, 25)
     yield from _narrow("hopper.wgmma", FP8, 32, 13, 25, {"fp32": _on("H100", "H200"), "fp16": (MMA_SIM,)})
     yield from _halves("b200.mma", 16, 25, evidence=_on("B200"))
     yield _tf32("b200.mma", 8, 25, _on("B200"))
-    yield from _emulated("b200.mma", (HARDWARE + "B200",))
+    yield from _emulated("b200.mma", dict.fromkeys(("fp32", "fp16"), (HARDWARE + "B200",)))
     yield from _halves("b200.tcgen05", 16, 25)
     yield _tf32("b200.tcgen05", 8, 25)
     yield from _narrow("b200.tcgen05", FP8_FP6_FP4, 32, 25, 25, only)

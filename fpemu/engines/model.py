@@ -158,11 +158,6 @@ class Engine:
         nan = self.accumulator.magnitude_mask if self.accumulator.high_nans else None
         return Cast(self.accumulator, nan="unsigned", nan_code=nan)
 
-    @property
-    def significant_bits(self) -> int:
-        """Bits of an operand's significand that count, of the wider operand."""
-        return max(self.a.precision, self.b.precision) - self.ignored_bits
-
     def __str__(self) -> str:
         return self.name
 

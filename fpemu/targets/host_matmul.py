@@ -139,7 +139,7 @@ def _numbers(engine: Engine) -> Array:
 def _unroll(length: int, paired: bool) -> int:
     """Products that a loop takes at once: sixteen of 25 fraction bits still add up in an int32.
 
-    (Fewer for pairs, which are compute-bound no more than opening their operands is: one driver serves all lengths.)
+    (Fewer for pairs, where opening operands takes longer than adding them: one driver then serves all lengths.)
     """
     return 4 if paired else min(length, 16)
 
@@ -263,7 +263,9 @@ def chain_kind(engine: Engine) -> ChainKind | None:
     rule, to = engine.arithmetic, engine.accumulator
     assert isinstance(rule, Chain)
     kind = "fused" if rule.fused else "rounded"
-    if isinstance(to, Wide):
+    if any(isinstance(x, Wide) for x in (engine.a, engine.b, to)):
+        if rule.order != "sequential" or rule.cast != Cast(to) or engine.a != to or engine.b != to:
+            raise ValueError(f"{engine.name}: float64 is added in order, to nearest even, of float64 operands only")
         return ChainKind(f"float64 {kind}")
     factors = engine.a.precision + engine.b.precision
     if rule.order != "sequential" or rule.cast != Cast(to) or not _is_ieee(to):
