@@ -148,7 +148,8 @@ def _besides(facts: dict[str, Any]) -> str:
 def _evidence(engine: Engine) -> str:
     """What it was compared with, without versions."""
     return ", ".join(
-        one.removeprefix(HARDWARE) if one.startswith(HARDWARE) else one.split()[0] for one in engine.evidence
+        one.removeprefix(HARDWARE) if one.startswith(HARDWARE) else one.split()[0].rstrip(",")
+        for one in engine.evidence
     )
 
 

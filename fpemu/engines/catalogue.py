@@ -21,7 +21,7 @@ E8M0 = FORMATS["e8m0"]
 MODELS = ("arXiv 2512.07004", "arXiv 2511.10909")
 HARDWARE = "vectors of real chips: "
 MMA_SIM = "MMA-Sim 2.1.1"
-SAME_STEPS = "the steps of b200.mma.e4m3.fp32, which agrees with a B200"
+SAME_STEPS = "b200.mma, which takes the same steps with one format on both sides, and agrees with a B200"
 
 RZ, RNE = Rounding.TOWARD_ZERO, Rounding.NEAREST_EVEN
 
