@@ -37,7 +37,7 @@ def small_calls(group: str, threads: int, rounds: int) -> Iterator[Wait]:
             calls[f"{row.name}, {kind}"] = row.prepare(work, x, threads).call
     for call in calls.values():
         call()
-    seconds = timing.interleaved([partial(_repeat, call) for call in calls.values()], rounds, pause=0)
+    seconds = timing.interleaved([partial(_repeat, call) for call in calls.values()], rounds)
     for place, (name, samples) in enumerate(zip(calls, seconds, strict=True)):
         yield Wait(group, name, [sample / CALLS for sample in samples], ours=place == 0)
 

@@ -24,7 +24,8 @@ def measure(work: Work, inputs: Inputs, threads: int, rounds: int) -> Measured:
             given = fitting(row, work, x, threads)
             runs[place] = row.prepare(work, given, threads), work.units(given)
             runs[place][0].call()  # touches its memory
-    seconds = dict(zip(runs, timing.interleaved([run.call for run, _ in runs.values()], rounds), strict=True))
+    calls = [run.call for run, _ in runs.values()]
+    seconds = dict(zip(runs, timing.interleaved(calls, rounds, timing.PAUSE, timing.LEAD), strict=True))
     return Measured(
         work.name,
         work.group,

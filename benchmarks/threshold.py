@@ -62,7 +62,7 @@ def crossing(
         ]
         for run in runs:
             run()
-        samples = timing.interleaved(runs, min(rounds, FEW), pause=0)
+        samples = timing.interleaved(runs, min(rounds, FEW))
         for kept, seconds in zip((without, having), samples, strict=True):
             kept.append([sample / calls for sample in seconds])
     return Crossing(choice.name, work.name, sizes, without, having)

@@ -12,8 +12,9 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-# A pool that has just worked may still spin (OpenMP does so for about a millisecond) and take a core from the next one.
+# A pool that has just worked may still spin and take a core from the next one: OpenMP's for about a millisecond, OpenBLAS's for 2**26 cycles.
 PAUSE = 0.003
+LEAD = 0.03  # seconds for which a contender works untimed before it is timed: in a work of its own, threads awake
 
 
 class Run(NamedTuple):
@@ -43,7 +44,16 @@ def undisturbed() -> Iterator[None]:
             gc.enable()
 
 
-def interleaved(calls: Sequence[Callable[[], object]], rounds: int, pause: float = PAUSE) -> list[list[float]]:
+def warm_up(call: Callable[[], object], seconds: float) -> None:
+    """Call for so long: once at least, unless for no time at all."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        call()
+
+
+def interleaved(
+    calls: Sequence[Callable[[], object]], rounds: int, pause: float = 0.0, lead: float = 0.0
+) -> list[list[float]]:
     """Seconds of every call in every round, one list a call; each round begins with another call."""
     seconds: list[list[float]] = [[0.0] * rounds for _ in calls]
     with undisturbed():
@@ -51,5 +61,6 @@ def interleaved(calls: Sequence[Callable[[], object]], rounds: int, pause: float
             for place in range(len(calls)):
                 which = (done + place) % len(calls)
                 time.sleep(pause)
+                warm_up(calls[which], lead)
                 seconds[which][done] = seconds_of(calls[which])
     return seconds

@@ -281,14 +281,29 @@ def test_packages_that_are_not_installed_take_no_part() -> None:
 def test_contenders_take_turns() -> None:
     order: list[str] = []
     calls = [lambda name=name: order.append(name) for name in "abc"]
-    seconds = timing.interleaved(calls, 3, pause=0)
+    seconds = timing.interleaved(calls, 3)
     assert "".join(order) == "abc" + "bca" + "cab"
     assert [len(samples) for samples in seconds] == [3, 3, 3]
     assert all(sample > 0 for samples in seconds for sample in samples)
 
 
+def test_a_contender_works_before_it_is_timed() -> None:
+    calls = 0
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+        timing.time.sleep(0.002)
+
+    timing.interleaved([count], 2, lead=0.01)
+    assert 4 <= calls <= 12
+    calls = 0
+    timing.warm_up(count, 1e-9)
+    assert calls == 1
+
+
 def test_samples_belong_to_their_calls() -> None:
-    slow, quick = timing.interleaved([lambda: timing.time.sleep(0.02), lambda: None], 3, pause=0)
+    slow, quick = timing.interleaved([lambda: timing.time.sleep(0.02), lambda: None], 3)
     assert min(slow) >= 0.02 > max(quick)
 
 

@@ -257,6 +257,63 @@ def test_a_tiny_accumulator_decides_a_tie() -> None:
     assert got.reshape(-1).tolist() == wanted
 
 
+KINDS = {  # of loops, by accumulator: what a step of float32 may replace, and what float64 would lose
+    "fp16": {("fused", True), ("fused", False)},
+    "sequential.mul-add.float16.float16": {("placed rounded", True), ("rounded", False)},
+    "bf16": {("fused", True), ("fused", False), ("reaching", True), ("reaching", False)},
+    "sequential.mul-add.bfloat16.bfloat16": {("short rounded", False), ("rounded", True), ("rounded", False)},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_all_loops_of_a_chain_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that panels of operands allow, with the loop of any format and order."""
+    engine, rng = ENGINES[name], generator("loops", name)
+    chosen = set()
+
+    def noted(engine: Engine, panels: host_matmul.Panels) -> tuple[str, bool]:
+        kind = kind_of(engine, panels)
+        chosen.add(kind)
+        return kind
+
+    kind_of = host_matmul.chain_kind_of
+    monkeypatch.setattr(host_matmul, "chain_kind_of", noted)
+    taken = [draw("normal", rng, engine.a, (9, 300)), draw("normal", rng, engine.b, (300, 70)), None]
+    products = [taken]
+    for factor in (2.0**-70, 2.0**60):  # of the right half: products that float32 does not hold, sums that overflow
+        spread = fp.decode(taken[0], engine.a) * np.where(np.arange(300) < 150, 1.0, factor)
+        products.append([fp.encode(spread, engine.a, overflow="saturate"), taken[1], None])
+    for kind in ("tiny", "huge", "zeros"):
+        shapes = ((engine.a, (9, 40)), (engine.b, (40, 70)), (engine.accumulator, (9, 70)))
+        products.append([draw(kind, rng, format, shape) for format, shape in shapes])
+    fast = [matmul(a, b, c, engine=engine) for a, b, c in products]
+    assert chosen == KINDS[name]
+    monkeypatch.setattr(host_matmul, "chain_kind", lambda engine: None)
+    for (a, b, c), found in zip(products, fast, strict=True):
+        assert np.array_equal(found, matmul(a, b, c, engine=engine))
+
+
+def test_how_small_an_accumulator_decides_a_tie() -> None:
+    """A product of 2**e, of any sign, and then one half way between two BF16 values, by loops that know how small e is."""
+    engine, tie = ENGINES["bf16"], 1.5 * (1 + 2.0**-7)
+    for e in range(-90, -20):
+        a = fp.encode([[2.0 ** (e // 2), 1.5], [-(2.0 ** (e // 2)), 1.5]], "bf16")
+        b = fp.encode([[2.0 ** (e - e // 2)], [1 + 2.0**-7]], "bf16")
+        up, down = fp.decode(matmul(a, b, engine=engine), "bf16")[:, 0].tolist()
+        assert down < tie < up, e
+
+
+def test_the_exponents_of_a_short_accumulator_may_be_its_own() -> None:
+    """Smallest exponent that of float32, but the largest, -1, is not."""
+    format = fp.FloatFormat.ieee(7, 8, bias=127)
+    rng = generator("own range")
+    for fused in (True, False):
+        engine = chain(format, "bf16", fused=fused)
+        for scale in (2.0**-40, 2.0**-3, 1.0):
+            a, b = (fp.encode(scale * rng.standard_normal(shape), "bf16") for shape in ((4, 9), (9, 4)))
+            compare(engine, a, b, None)
+
+
 LANES = [
     "hopper.wgmma.fp16.fp32",
     "ampere.mma.bf16.fp32",

@@ -17,9 +17,10 @@ from fpemu.kernels.fused import fused_multiply_add
 from fpemu.kernels.grid import Grid, nearest_even, within
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.operand import SPECIAL, opened
-from fpemu.kernels.short_float32 import short_step, sure_step
+from fpemu.kernels.short_float32 import short_rounded
 from fpemu.targets.cpu import TYPES as CODE_TYPES
 from fpemu.targets.cpu import Driver, compiled, made_once, read_only, thaw_decode
+from fpemu.targets.wide import use_widest_registers
 
 COLUMNS = 128  # of a tile
 CHAINS = 4  # rows of accumulators that run side by side
@@ -109,6 +110,7 @@ def block_sum_driver(unroll: int, nearest: bool, scaled: bool, paired: bool) -> 
     """
 
     def block_sum_loop(av, ae, bv, be, asv, ase, bsv, bse, sums, totals, length, span, narrow, numbers):
+        use_widest_registers()
         block, totals_grid = thaw_block(numbers, nearest), thaw_grid(numbers, 6)
         rows = totals.shape[0]
         top = np.empty(COLUMNS, np.int16)
@@ -192,6 +194,7 @@ def grouped_driver(length: int, group: int, paired: bool) -> Driver:
     groups = length // group
 
     def grouped_loop(av, ae, bv, be, asv, ase, bsv, bse, totals, per_scale, numbers):
+        use_widest_registers()
         block = thaw_block(numbers, False)
         rows = totals.shape[0]
         terms = np.empty((groups, COLUMNS), np.float64)
@@ -248,15 +251,14 @@ def grouped_driver(length: int, group: int, paired: bool) -> Driver:
 
 # (Not closures of the drivers, which would then be found in no cache.)
 @kernel
-def _step(x, a, b, grid, machine, fused, reaches, bounded):
+def _step(x, a, b, grid, drop, machine, fused, reaches, short, placed, bounded):
     """One step of a chain; the flags are known when a driver is compiled."""
     if machine:
         return fused_multiply_add(a, b, x) if fused else type(x)(x + type(x)(a * b))
-    p, q, total = (
-        np.float64(a),
-        np.float64(b),
-        np.float64(x),
-    )  # (which they are: this branch must have a type for float32 too)
+    p, q, total = np.float64(a), np.float64(b), np.float64(x)
+    if short:
+        near = short_rounded(np.float32(x), np.float32(a), np.float32(b), drop, grid.smallest_normal, placed)
+        return np.float64(near)
     return accumulate(total, p, q, grid, reaches, bounded) if fused else accumulate_rounded(total, p, q, grid, bounded)
 
 
@@ -265,15 +267,19 @@ def chain_driver(kind: str, bounded: bool = False) -> Driver:
     """``driver(a, b, totals, numbers)``: add the products of opened panels to accumulators, one after another along k.
 
     Kinds: ``fused`` and ``rounded`` products on the grid of ``numbers``, in float64; ``reaching``: fused where accumulators may be tiny beside
-    a product; ``float32 fused``, ``float32 rounded``, ``float64 fused``: the machine's own numbers.  All arrays are of the kind's lane, with a
-    multiple of CHAINS rows.  ``bounded``: no sum can overflow.
+    a product; ``short rounded`` and ``placed rounded``: in float32 (short_float32.py); ``float32 fused``, ``float32 rounded``, ``float64 fused``: the
+    machine's own numbers.  All arrays are of ``lane_of(kind)``, with a multiple of CHAINS rows.  ``bounded``: no sum can overflow.
     """
     unroll = 2
     machine, fused, reaches = kind.startswith("float"), not kind.endswith("rounded"), kind == "reaching"
-    lane, number = (FLOAT32, np.float32) if kind.startswith("float32") else (FLOAT64, np.float64)
+    placed, short = kind.startswith("placed"), kind.startswith(("short", "placed"))
+    number = lane_of(kind)
+    lane = FLOAT32 if number is np.float32 else FLOAT64
 
     def chain_loop(av, bv, totals, numbers):
+        use_widest_registers()
         grid = thaw_grid(numbers, 0)
+        drop = np.uint32(23 - grid.trailing)
         depth = av.shape[1]
         whole = depth // unroll * unroll
         # Four rows at a time: a step waits for the one before it, but rows do not wait for each other.
@@ -286,59 +292,62 @@ def chain_driver(kind: str, bounded: bool = False) -> Driver:
                         w, x, y, z = p[j], q[j], r[j], s[j]
                         for k in range(unroll):
                             b = panel[k, j]
-                            w = number(_step(w, rows[0, k], b, grid, machine, fused, reaches, bounded))
-                            x = number(_step(x, rows[1, k], b, grid, machine, fused, reaches, bounded))
-                            y = number(_step(y, rows[2, k], b, grid, machine, fused, reaches, bounded))
-                            z = number(_step(z, rows[3, k], b, grid, machine, fused, reaches, bounded))
+                            w = number(
+                                _step(w, rows[0, k], b, grid, drop, machine, fused, reaches, short, placed, bounded)
+                            )
+                            x = number(
+                                _step(x, rows[1, k], b, grid, drop, machine, fused, reaches, short, placed, bounded)
+                            )
+                            y = number(
+                                _step(y, rows[2, k], b, grid, drop, machine, fused, reaches, short, placed, bounded)
+                            )
+                            z = number(
+                                _step(z, rows[3, k], b, grid, drop, machine, fused, reaches, short, placed, bounded)
+                            )
                         p[j], q[j], r[j], s[j] = w, x, y, z
                 else:
                     for k in range(k0, depth):
                         for row in range(i, i + CHAINS):
                             for j in range(COLUMNS):
+                                x, a, b = totals[row, j], av[row, k], bv[k, j]
                                 totals[row, j] = _step(
-                                    totals[row, j], av[row, k], bv[k, j], grid, machine, fused, reaches, bounded
+                                    x, a, b, grid, drop, machine, fused, reaches, short, placed, bounded
                                 )
 
     numbers = types.Array(FLOAT64, 1, "C", readonly=True)
-    arguments = (panel(lane), panel(lane), panel(lane), numbers)
-    return compiled(chain_loop, (kind, bounded), *arguments)
+    return compiled(chain_loop, (kind, bounded), panel(lane), panel(lane), panel(lane), numbers)
+
+
+def lane_of(kind: str) -> type[np.float32] | type[np.float64]:
+    """The numbers in which ``chain_driver(kind)`` takes its operands and accumulators."""
+    return np.float32 if kind.startswith(("float32", "short", "placed")) else np.float64
 
 
 @made_once
-def short_chain_driver(drop: int, fused: bool) -> Driver:
-    """``driver(a, b, totals, numbers)``: the same for accumulators that are float32 without its last ``drop`` bits.
+def ends_driver() -> Driver:
+    """``driver(a, b) -> (sum, least, largest)`` of the magnitudes of the products of opened panels (rows, depth) and (depth, COLUMNS).
 
-    Two steps at a time in float32; where one of them is in doubt, both again in float64.
+    Taken from the ends of the operands of each step: the sum and the largest are no less than what they are, the least (but zero) no more.
     """
-    unroll = 2
 
-    def short_chain_loop(av, bv, totals, numbers):
-        grid = thaw_grid(numbers, 0)
-        depth = av.shape[1]
-        after = np.empty((CHAINS, COLUMNS), np.float32)
-        for i in range(0, totals.shape[0], CHAINS):
-            before = totals[i : i + CHAINS]
-            for k0 in range(0, depth, unroll):
-                doubt = np.uint32(1)
-                if k0 + unroll <= depth:
-                    rows, panel = av[i : i + CHAINS, k0 : k0 + unroll], bv[k0 : k0 + unroll]
-                    doubt = np.uint32(0)
-                    for j in range(COLUMNS):
-                        for row in range(CHAINS):
-                            x = before[row, j]
-                            for k in range(unroll):
-                                x, doubtful = short_step(x, rows[row, k], panel[k, j], drop, fused)
-                                doubt = np.uint32(doubt | np.uint32(doubtful))
-                            after[row, j] = x
-                if doubt == np.uint32(0):
-                    before[:] = after
-                else:
-                    for k in range(k0, min(k0 + unroll, depth)):
-                        for row in range(CHAINS):
-                            a = np.float64(av[i + row, k])
-                            for j in range(COLUMNS):
-                                x, b = np.float64(before[row, j]), np.float64(bv[k, j])
-                                before[row, j] = np.float32(sure_step(x, a, b, grid, fused))
+    def ends_loop(av, bv):
+        low, high = np.full(av.shape[1], np.float32(np.inf)), np.zeros(av.shape[1], np.float32)
+        for i in range(av.shape[0]):
+            for k in range(av.shape[1]):
+                x = abs(av[i, k])
+                high[k] = max(high[k], x)
+                low[k] = min(low[k], x if x > 0 else np.float32(np.inf))
+        total, least, largest = 0.0, np.inf, 0.0
+        for k in range(bv.shape[0]):
+            bottom, top = np.float32(np.inf), np.float32(0)
+            for j in range(COLUMNS):
+                x = abs(bv[k, j])
+                top = max(top, x)
+                bottom = min(bottom, x if x > 0 else np.float32(np.inf))
+            product = np.float64(high[k]) * np.float64(top)
+            total += product
+            largest = max(largest, product)
+            least = min(least, np.float64(low[k]) * np.float64(bottom))
+        return total, least, largest
 
-    numbers = types.Array(FLOAT64, 1, "C", readonly=True)
-    return compiled(short_chain_loop, (drop, fused), panel(FLOAT32), panel(FLOAT32), panel(FLOAT32), numbers)
+    return compiled(ends_loop, (), panel(FLOAT32), panel(FLOAT32), returns=types.UniTuple(types.float64, 3))

@@ -6,6 +6,7 @@ How the work is cut never shows in a result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -15,7 +16,7 @@ import numpy as np
 
 from fpemu.arrays import decode, encode, nan_refused
 from fpemu.engines.model import BlockSum, Chain, Engine, Scaling, Wide
-from fpemu.formats import FLOAT32_EMIN, FORMATS, FloatFormat
+from fpemu.formats import FORMATS, FloatFormat
 from fpemu.kernels.block_sum import ABSENT
 from fpemu.kernels.grid import Grid
 from fpemu.kernels.operand import SPECIAL
@@ -25,14 +26,15 @@ from fpemu.policies import Cast, Rounding
 from fpemu.targets import cpu_matmul as loops
 from fpemu.targets import host_sums
 from fpemu.targets.cpu_matmul import COLUMNS
-from fpemu.targets.threads import map_parts
+from fpemu.targets.threads import get_threads, map_parts
 
 Bits = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
 Array = np.ndarray[Any, Any]
 
-ROWS = 128  # of a tile
+ROWS = (512, 256, 128)  # of a tile: the tallest of which each thread gets two or more
 DEPTH = 256  # of a panel, about
 PAIRS = 32 * COLUMNS  # independent dot products of a task
+LARGE = 1 << 14  # an exponent of nothing
 FLOAT32_LARGEST, FLOAT32_SMALLEST = 125, -100  # exponents of products that are exact in float32, with some room
 
 
@@ -240,21 +242,16 @@ def _permuted(codes: Bits, axis: int, places: Array, whole: int) -> Bits:
 
 # ---- ordinary accumulators ------------------------------------------------------------------------------------------
 class ChainKind(NamedTuple):
-    """How a Chain runs where it runs fast, on any machine.
+    """How a Chain runs where it runs fast, whatever its operands are.
 
     Attributes
     ----------
-    name: what ``chain_driver`` calls it, or ``short fused``, ``short rounded``.
+    name: a kind of ``cpu_matmul.chain_driver``, or ``short fused``, ``short rounded``: in float32, where no step is in doubt.
     drop: of short kinds, the bits of float32 that the accumulator lacks.
     """
 
     name: str
     drop: int = 0
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the accumulators between steps."""
-        return np.dtype(np.float32 if self.name.startswith(("float32", "short")) else np.float64)
 
 
 @lru_cache(maxsize=256)
@@ -268,14 +265,14 @@ def chain_kind(engine: Engine) -> ChainKind | None:
             raise ValueError(f"{engine.name}: float64 is added in order, to nearest even, of float64 operands only")
         return ChainKind(f"float64 {kind}")
     factors = engine.a.precision + engine.b.precision
-    if rule.order != "sequential" or rule.cast != Cast(to) or not _is_ieee(to):
+    if rule.order != "sequential" or rule.cast != Cast(to) or not _is_ieee(to) or to.emax < 0:
         return None
     if not all(isinstance(x, FloatFormat) and FORMATS["float32"].holds(x) for x in (engine.a, engine.b, to)):
         return None
     if to == FORMATS["float32"]:
         return ChainKind(f"float32 {kind}")
     drop = 24 - to.precision
-    if to.emin == FLOAT32_EMIN and max(engine.a.precision, engine.b.precision, to.precision) <= 12:
+    if _has_range_of_float32(to) and max(engine.a.precision, engine.b.precision, to.precision) <= 12:
         # A product that float32 does not hold, being too small, must be no midpoint there: it is none with so few bits.
         held = engine.a.finest_exponent + engine.b.finest_exponent >= FORMATS["float32"].finest_exponent
         if held or factors <= drop or not rule.fused:
@@ -287,27 +284,43 @@ def chain_kind(engine: Engine) -> ChainKind | None:
     return ChainKind(kind)
 
 
-class Lane(NamedTuple):
-    """How a Chain runs: a driver for sums that may overflow, one for sums that cannot, and the dtype of its arrays."""
+class Panels(NamedTuple):
+    """What is known of two opened panels, and of the sums that their products are added to."""
 
-    driver: Callable[..., None]
-    bounded: Callable[..., None]
-    dtype: np.dtype[Any]
+    lowest: int  #: exponents of operands, added up
+    highest: int
+    special: bool
+    finest: int  #: all sums are multiples of two to this
+    top: int  #: no product has a higher exponent
+    largest: float  #: no sum is beyond this
 
 
-@lru_cache(maxsize=256)
-def chain_lane(engine: Engine) -> Lane | None:
-    """The fast loops of an engine with an accumulator, where there are any."""
-    kind = chain_kind(engine)
-    if kind is None:
-        return None
-    if kind.drop:
-        driver = bounded = loops.short_chain_driver(kind.drop, kind.name == "short fused")
-    else:
-        driver, bounded = (
-            loops.chain_driver(kind.name, flag and not kind.name.startswith("float")) for flag in (False, True)
-        )
-    return Lane(driver, bounded, kind.dtype)
+def chain_kind_of(engine: Engine, panels: Panels) -> tuple[str, bool]:
+    """The kind of ``chain_driver`` that is fastest for two panels, and whether their sums are bounded."""
+    general, to = chain_kind(engine), engine.accumulator
+    assert general is not None
+    if isinstance(to, Wide) or to == FORMATS["float32"]:
+        return general.name, False
+    assert (
+        isinstance(engine.arithmetic, Chain) and isinstance(engine.a, FloatFormat) and isinstance(engine.b, FloatFormat)
+    )
+    bounded = not panels.special and bool(panels.largest < 2.0**to.emax)
+    if not engine.arithmetic.fused:
+        factors = engine.a.precision + engine.b.precision
+        held = panels.lowest >= FLOAT32_SMALLEST and panels.highest <= FLOAT32_LARGEST and factors <= 24
+        if to.precision <= 11 and held and not panels.special:
+            if _has_range_of_float32(to):
+                return "short rounded", False
+            if bounded and to.emin >= FLOAT32_SMALLEST and to.emax <= FLOAT32_LARGEST - 24:
+                return "placed rounded", True
+        return "rounded", bounded
+    # No sum but zero is so small that float64 would lose it beside a product (chain.py), unless the sum overflows anyway.
+    reaches = max(panels.finest, to.finest_exponent) < min(panels.top, to.emax + 1) - 52
+    return "reaching" if reaches else "fused", bounded
+
+
+def _has_range_of_float32(format: FloatFormat) -> bool:
+    return (format.emin, format.emax) == (FORMATS["float32"].emin, FORMATS["float32"].emax)
 
 
 def _is_ieee(format: FloatFormat) -> bool:
@@ -316,48 +329,58 @@ def _is_ieee(format: FloatFormat) -> bool:
     return pattern == replace(format, name=pattern.name)
 
 
-def _chain_tile(engine: Engine, task: Task, lane: Lane) -> None:
-    to = engine.accumulator
+def _chain_tile(engine: Engine, task: Task) -> None:
     rows, columns, k = task.out.shape[0], task.out.shape[1], task.b.shape[0]
-    padded = -(-rows // loops.CHAINS) * loops.CHAINS
-    totals = np.zeros((padded, COLUMNS), lane.dtype)
-    if isinstance(to, Wide):
+    totals = np.zeros((-(-rows // loops.CHAINS) * loops.CHAINS, COLUMNS))
+    if isinstance(engine.accumulator, Wide):
         totals[:rows, :columns] = task.out.view(np.float64)
-        numbers = np.zeros(4)
-    else:
-        totals[:rows, :columns] = decode(task.out, to, dtype=lane.dtype)
-        numbers = np.array(Grid.of(to))
+        _add_float64(engine, task, totals)
+        result = totals[:rows, :columns]
+        task.out[...] = np.where(np.isnan(result), np.nan, result).view(np.uint64)
+        return
+    totals[:rows, :columns] = decode(task.out, engine.accumulator, dtype=np.float64)
+    numbers = np.array(Grid.of(engine.accumulator))
+    finest = int(np.frexp(totals[totals != 0])[1].min(initial=LARGE)) - engine.accumulator.precision
     for start in range(0, k, DEPTH):
         part = slice(start, min(start + DEPTH, k))
         depth = part.stop - start
-        driver = lane.driver
-        if isinstance(to, Wide):
-            left, right = np.zeros((padded, depth)), np.zeros((depth, COLUMNS))
-            left[:rows], right[:, :columns] = task.a[:, part].view(np.float64), task.b[part].view(np.float64)
-        else:
-            a = opened(task.a[:, part], Operand.of(engine.a, engine.ignored_bits), (padded, depth))
-            b = opened(task.b[part], Operand.of(engine.b, engine.ignored_bits), (depth, COLUMNS))
-            left, right = (x.values.astype(lane.dtype, copy=False) for x in (a, b))
-            if lane.bounded is not lane.driver and not (a.special or b.special):
-                # (A rounded step moves the sum, which is on the grid, by twice its product at most; a rounded product is twice it at most.)
-                largest = np.abs(totals).max() + np.abs(left).max(axis=0) @ np.abs(right).max(axis=1)
-                if largest < 2.0 ** (to.emax - 2):  # (not where a sum is NaN)
-                    driver = lane.bounded
-        driver(left, right, totals, numbers)
-    result = totals[:rows, :columns]
-    if isinstance(to, Wide):
-        task.out[...] = np.where(np.isnan(result), np.nan, result).view(np.uint64)
-    else:
-        task.out[...] = encode(result, engine.result)
+        a = opened(task.a[:, part], Operand.of(engine.a, engine.ignored_bits), (len(totals), depth))
+        b = opened(task.b[part], Operand.of(engine.b, engine.ignored_bits), (depth, COLUMNS))
+        total, least, most = loops.ends_driver()(a.values, b.values)
+        # A rounded sum is a multiple of what its terms are multiples of.
+        finest = min(finest, exponent_of(least) + 1 - engine.a.precision - engine.b.precision)
+        # A rounded product is twice the product at most, and moves the rounded sum by twice as much at most.
+        largest = np.abs(totals).max() + 4 * total
+        lowest, highest = a.lowest + b.lowest, a.highest + b.highest
+        panels = Panels(lowest, highest, a.special or b.special, finest, exponent_of(most), largest)
+        kind, bounded = chain_kind_of(engine, panels)
+        left, right, totals = (x.astype(loops.lane_of(kind), copy=False) for x in (a.values, b.values, totals))
+        loops.chain_driver(kind, bounded)(left, right, totals, numbers)
+    task.out[...] = encode(totals[:rows, :columns], engine.result)
+
+
+def exponent_of(x: float) -> int:
+    """Of a magnitude; LARGE of zero and infinity, which stand for none."""
+    return math.frexp(x)[1] - 1 if 0 < x < math.inf else LARGE
+
+
+def _add_float64(engine: Engine, task: Task, totals: Array) -> None:
+    kind = chain_kind(engine)
+    assert kind is not None
+    k, (rows, columns) = len(task.b), task.out.shape
+    for start in range(0, k, DEPTH):
+        part = slice(start, min(start + DEPTH, k))
+        left, right = np.zeros((len(totals), part.stop - start)), np.zeros((part.stop - start, COLUMNS))
+        left[:rows], right[:, :columns] = task.a[:, part].view(np.float64), task.b[part].view(np.float64)
+        loops.chain_driver(kind.name)(left, right, totals, np.zeros(4))
 
 
 def chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
     """Add ``a @ b`` to the accumulators ``out`` (contiguous), in an ordinary accumulator."""
-    lane = chain_lane(engine)
-    if lane is None:
+    if chain_kind(engine) is None:
         _any_chain(engine, a, b, out, seed)
         return
-    map_parts(lambda task: _chain_tile(engine, task, lane), list(_matrices((a, b, None, None), out)))
+    map_parts(lambda task: _chain_tile(engine, task), list(_matrices((a, b, None, None), out)))
 
 
 def _any_chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
@@ -378,12 +401,12 @@ def _any_chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
 
 
 # ---- how work is cut ------------------------------------------------------------------------------------------------
-def _tiles(task: Task) -> Iterator[Task]:
+def _tiles(task: Task, height: int) -> Iterator[Task]:
     """Cut a product into tiles."""
     rows, columns = task.out.shape
-    for i in range(0, rows, ROWS):
+    for i in range(0, rows, height):
         for j in range(0, columns, COLUMNS):
-            p, q = slice(i, i + ROWS), slice(j, j + COLUMNS)
+            p, q = slice(i, i + height), slice(j, j + COLUMNS)
             yield Task(
                 task.a[p], task.b[:, q], task.out[p, q],
                 None if task.a_scales is None else task.a_scales[p],
@@ -391,14 +414,21 @@ def _tiles(task: Task) -> Iterator[Task]:
             )  # fmt: skip
 
 
+def _height(shape: tuple[int, ...]) -> int:
+    """Rows of a tile: between the loops of tiles threads wait for each other, so tall ones, but enough for all threads."""
+    *batch, rows, columns = shape
+    strips = int(np.prod(batch)) * -(-columns // COLUMNS)
+    return next((height for height in ROWS if strips * -(-rows // height) >= 2 * get_threads()), ROWS[-1])
+
+
 def _matrices(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
     """The tiles of a stack of products."""
-    batch = out.shape[:-2]
+    batch, height = out.shape[:-2], _height(out.shape)
     spread = [None if x is None else np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in operands]
     for index in np.ndindex(batch):
         a, b, a_scales, b_scales = (None if x is None else x[index] for x in spread)
         assert a is not None and b is not None
-        yield from _tiles(Task(a, b, out[index], a_scales, b_scales))
+        yield from _tiles(Task(a, b, out[index], a_scales, b_scales), height)
 
 
 def _pairs(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
