@@ -12,9 +12,10 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-# A pool that has just worked may still spin and take a core from the next one: OpenMP's for about a millisecond, OpenBLAS's for 2**26 cycles.
+# A pool that has just worked may still spin (OpenMP does so for about a millisecond) and take a core from the next one.
 PAUSE = 0.003
-LEAD = 0.03  # seconds for which a contender works untimed before it is timed: in a work of its own, threads awake
+# OpenBLAS's pool does so for a tenth of a second. A contender beside it works untimed for as long: then its own threads are awake, too.
+LEAD = 0.15
 
 
 class Run(NamedTuple):
@@ -45,7 +46,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def warm_up(call: Callable[[], object], seconds: float) -> None:
-    """Call for so long: once at least, unless for no time at all."""
+    """Call until so much time has passed."""
     start = time.perf_counter()
     while time.perf_counter() - start < seconds:
         call()
