@@ -23,6 +23,7 @@ from fpemu.kernels.random import GOLDEN, random_counter, random_word
 from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
 from fpemu.targets.chain import Stages
 from fpemu.targets.streaming import STRIP, copy_past_cache, finish_streaming
+from fpemu.targets.wide import use_widest_registers
 
 Driver = Callable[..., Any]
 
@@ -136,6 +137,7 @@ def conversion_driver(
     strip_size = STRIP // writes.itemsize
 
     def conversion_loop(x, out, numbers, key, first):
+        use_widest_registers()
         if is_frozen:
             source, to, back = source_constant, to_constant, back_constant
         else:

@@ -1,7 +1,7 @@
 """A word to LLVM: this loop computes so much for each element that the widest registers pay.
 
-On processors with 512-bit registers LLVM keeps to 256 bits, for loops that wait for memory. Those over matrix products wait for none, and
-run about a third faster in 512.
+On processors with 512-bit registers LLVM keeps to 256 bits unless it is told.  With 512, matrix products run about a third
+faster there, and conversions of large arrays 1.1 (to E2M1) to 2.3 times as fast (to E4M3, toward zero).
 """
 
 from typing import Any
