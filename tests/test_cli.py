@@ -187,7 +187,7 @@ SOURCES = {"float64": np.float64, "float32": np.float32, "float16": np.float16}
 TARGETS = ["fp16", "bf16", "e4m3", "e5m2", "e4m3fnuz", "e8m0", "e2m3", "e2m1", "binary8p1se", "binary8p4ue", "tf32"]
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.data())
 def test_explain_agrees_with_encode(data: st.DataObject) -> None:
     source = data.draw(st.sampled_from(list(SOURCES)), label="source")
@@ -498,7 +498,7 @@ def test_wrong_usage_is_told_before_any_file_is_read(tmp_path: Path, options: li
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory in KiB is Linux's")
-@pytest.mark.parametrize("kind", ["npy", "npz"])
+@pytest.mark.parametrize("kind", ["npy", pytest.param("npz", marks=pytest.mark.exhaustive)])
 def test_memory_is_bounded(tmp_path: Path, kind: str) -> None:
     size = 24 * reading.CHUNK_BYTES // 4
     x = np.zeros(size, np.float32)

@@ -21,7 +21,7 @@ import fpemu as fp
 from fpemu import FORMATS, Cast, FloatFormat, Overflow, Rounding, Subnormals, reference
 
 pytestmark = pytest.mark.nojit
-EXAMPLES = settings(max_examples=40 if JIT else 8)
+EXAMPLES = settings(max_examples=25 if JIT else 6)
 
 R, O = Rounding, Overflow  # noqa: E741
 NEAREST = (R.NEAREST_EVEN, R.NEAREST_AWAY)

@@ -100,7 +100,13 @@ def test_dots(order: str) -> None:
                 assert hexes(found) == hexes(right_sums([x, y], cast, (a, b), order, rounded))
 
 
-@pytest.mark.parametrize("order", ["sequential", "pairwise", "chunked(3)", "kahan"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        "sequential",
+        *(pytest.param(order, marks=pytest.mark.exhaustive) for order in ("pairwise", "chunked(3)", "kahan")),
+    ],
+)
 def test_loops_of_their_own(order: str, specialised: None) -> None:
     """In 32-bit lanes, with products rounded first."""
     cast = Cast("fp16")
