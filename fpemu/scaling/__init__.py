@@ -1,0 +1,1 @@
+"""Scales: of losses (``loss_policies``, ``loss``, ``loss_simulation``)."""

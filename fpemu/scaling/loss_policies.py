@@ -1,0 +1,75 @@
+"""What loss scalers do, as rows of data: ``LOSS_POLICIES``.  ``fpemu.scaling.loss`` runs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+
+@dataclass(frozen=True)
+class LossPolicy:
+    """A loss scaler.
+
+    Attributes
+    ----------
+    name, source, note: its name, where its behaviour is laid down, what a user should know.
+    init, growth, backoff: the first scale and its factors. interval: good steps until it grows (None: never).
+    delay: further good steps before the first growth after an overflow.
+    floor, cap: bounds of the scale. at_floor: "clamp", "raise" (ScalerStopped) or "none".
+    hysteresis: overflows until it backs off. refill: when that is restored, "growth" or "good step".
+    single: the scale is a float32 tensor, else a Python float. finite_growth: a growth to infinity is left out.
+    log_max: the scale follows the statistics of log2(amax) instead.
+    verified: whether the numbers were seen in the source; else they are as commonly quoted.
+    """
+
+    name: str
+    source: str
+    init: float = 2.0**16
+    growth: float = 2.0
+    backoff: float = 0.5
+    interval: int | None = 2000
+    delay: int = 0
+    floor: float = 0.0
+    cap: float = inf
+    at_floor: str = "none"
+    hysteresis: int = 1
+    refill: str = "growth"
+    single: bool = False
+    finite_growth: bool = False
+    log_max: bool = False
+    verified: bool = True
+    note: str = ""
+
+
+_ROWS = (
+    LossPolicy("torch", "pytorch: torch/amp/grad_scaler.py", single=True, finite_growth=True,
+               note="No floor: from 2^-128 down the inverse is infinite, and zero is absorbing."),
+    LossPolicy("apex", "NVIDIA/apex: apex/amp/scaler.py", cap=2.0**24, note="Its scale_factor is ignored: always 2."),
+    LossPolicy("deepspeed", "DeepSpeed: deepspeed/runtime/fp16/loss_scaler.py", 2.0**32, interval=1000, floor=1.0,
+               at_floor="raise", note="The defaults of the class."),
+    LossPolicy("deepspeed-config", "DeepSpeed: deepspeed/runtime/fp16/loss_scaler.py", interval=1000, delay=1,
+               floor=1.0, at_floor="raise", hysteresis=2,
+               note="Newer versions, defaults of the configuration: grows after window + 1 good steps."),
+    LossPolicy("megatron", "NVIDIA/Megatron-LM: megatron/core/optimizer/grad_scaler.py", 2.0**32, interval=1000,
+               floor=1.0, at_floor="clamp", hysteresis=2, single=True, verified=False,
+               note="Hysteresis is restored by growth alone; growth can reach infinity."),
+    LossPolicy("megatron-consecutive", "NVIDIA/apex: the CUDA kernel of its hysteresis", 2.0**32, interval=1000,
+               floor=1.0, at_floor="clamp", hysteresis=2, refill="good step", single=True, verified=False,
+               note="Hysteresis is restored by every good step."),
+    LossPolicy("fairseq", "fairseq: fairseq/optim/dynamic_loss_scaler.py", 2.0**15, floor=1e-4, at_floor="raise",
+               note="Tolerance 0. At or below the floor: FloatingPointError, the scale stays."),
+    LossPolicy("fairseq-trainer", "fairseq: fairseq/dataclass/configs.py", 2.0**7, interval=2**14, floor=1e-4,
+               at_floor="raise", note="The interval is 2^14 over workers and update frequency; here 1 of each."),
+    LossPolicy("jmp", "deepmind/jmp: jmp/_src/loss_scale.py", 2.0**15, floor=1.0, at_floor="clamp", single=True,
+               finite_growth=True, verified=False, note="The first scale is the user's; 2^15 is an example."),
+    LossPolicy("tensorflow", "tensorflow: keras/mixed_precision/loss_scale_optimizer.py", 2.0**15, floor=1.0,
+               at_floor="clamp", single=True, finite_growth=True, verified=False, note="2^15, 2000, 2."),
+    LossPolicy("keras3", "keras: keras/src/optimizers/loss_scale_optimizer.py", 2.0**15, single=True,
+               note="No floor, and growth can reach infinity."),
+    LossPolicy("logmax", "NVIDIA/OpenSeq2Seq: open_seq2seq/optimizers/automatic_loss_scaler.py", 1.0, cap=2.0**24,
+               interval=None, log_max=True, verified=False, note="2^(16 - (mean + 3.09 deviations)) of log2 amax."),
+    LossPolicy("static", "any", interval=None, backoff=1.0, note="The scale never moves."),
+    LossPolicy("nvidia-guide", "NVIDIA: Training with Mixed Precision, user's guide", 2.0**24, verified=False),
+    LossPolicy("nnabla", "nnabla: documentation of mixed precision training", 8.0),
+)  # fmt: skip
+LOSS_POLICIES = {row.name: row for row in _ROWS}

@@ -1,0 +1,42 @@
+"""Are loss scalers where the originals would be, step by step?"""
+
+import numpy as np
+import pytest
+
+from fpemu.scaling.loss import ScalerStopped, loss_scaler
+
+
+def test_torch_loses_its_scale_after_166_overflows():
+    scaler = loss_scaler("torch")
+    for step in range(1, 167):
+        assert scaler.scale > 0
+        assert not scaler.step(True)
+        assert (scaler.inverse == np.inf) == (step >= 144)  # 2^-128
+    assert scaler.scale == 0 and scaler.dead_zone == "scale 0"
+
+
+def test_growth_is_on_the_last_step_of_the_interval():
+    for name, steps in {"torch": 3, "deepspeed": 3, "deepspeed-config": 4}.items():
+        scaler = loss_scaler(name, interval=3)
+        before = scaler.scale
+        for _ in range(steps):
+            assert scaler.scale == before
+            assert scaler.step(False)
+        assert scaler.scale == 2 * before
+
+
+@pytest.mark.parametrize(("name", "kept"), [("megatron", False), ("megatron-consecutive", True)])
+def test_hysteresis(name, kept):
+    scaler = loss_scaler(name)
+    for overflow in (True, False, True):
+        scaler.step(overflow)
+    assert (scaler.scale == 2.0**32) == kept
+
+
+def test_stops():
+    scaler = loss_scaler("deepspeed", init=2.0)
+    scaler.step(True)
+    with pytest.raises(ScalerStopped):
+        scaler.step(True)
+    with pytest.raises(ValueError, match="there are torch"):
+        loss_scaler("none")
