@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fpemu.scaling.loss import ScalerStopped, loss_scaler
+from fpemu.scaling.loss_simulation import simulate
 
 
 def test_torch_loses_its_scale_after_166_overflows():
@@ -40,3 +41,15 @@ def test_stops():
         scaler.step(True)
     with pytest.raises(ValueError, match="there are torch"):
         loss_scaler("none")
+
+
+def test_a_scale_of_2_32_costs_17_skips():
+    replay = simulate(loss_scaler("torch", init=2.0**32), [0.0] * 100)
+    assert replay.summary()["skips"] == replay.summary()["longest_skip"] == 17
+    assert replay.applied[17:].all() and replay.scale[-1] == 2.0**15
+
+
+def test_overflow_begins_at_the_tie():
+    below = np.nextafter(np.log2(65520.0), 0)
+    static = loss_scaler("static", init=1.0)
+    assert simulate(static, [np.log2(65520.0), below, np.inf, np.nan, -np.inf]).overflow.tolist() == [1, 0, 1, 1, 0]
