@@ -53,3 +53,10 @@ def test_overflow_begins_at_the_tie():
     below = np.nextafter(np.log2(65520.0), 0)
     static = loss_scaler("static", init=1.0)
     assert simulate(static, [np.log2(65520.0), below, np.inf, np.nan, -np.inf]).overflow.tolist() == [1, 0, 1, 1, 0]
+
+
+def test_log_max():
+    assert simulate("logmax", [3.0] * 5).scale.tolist()[0] == 1.0
+    assert simulate("logmax", [3.0] * 5).scale[-1] == pytest.approx(2.0**13, rel=0.1)
+    assert simulate("logmax", [3.0, np.inf, 3.0]).scale[-1] == 1.0
+    assert np.isnan(simulate("logmax", [3.0, -np.inf, 3.0]).scale[-1])

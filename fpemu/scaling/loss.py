@@ -18,8 +18,6 @@ class LossScaler:
     """The state of a scaler; ``scale`` is the factor of the next step."""
 
     def __init__(self, policy: LossPolicy) -> None:
-        if policy.log_max:
-            raise NotImplementedError(f"{policy.name}: its statistics are not implemented")
         self.policy = policy
         self.scale = self._number(policy.init)
         self._good = 0
@@ -49,6 +47,8 @@ class LossScaler:
 
     def step(self, overflow: bool) -> bool:
         """Take a step whose gradients overflowed or not; whether it is applied. Raises ScalerStopped."""
+        if isinstance(overflow, float):
+            raise TypeError(f"{self.policy.name} takes whether the step overflowed, a bool, not {overflow}")
         policy = self.policy
         if not overflow:
             self._good += 1
@@ -74,6 +74,40 @@ class LossScaler:
         return False
 
 
+class LogMaxScaler(LossScaler):
+    """OpenSeq2Seq's: 2^(16 - (mean + 3.09 deviations)) of log2(amax), in float32, from moving averages.
+
+    A step that is not finite counts as 2^16 *among the logarithms*, as it is coded, where 16 may have been meant; one
+    whose gradient is all zero makes the averages infinite and the scale NaN for good.
+    """
+
+    FAST, SLOW = np.float32(0.99), np.float32(0.999)
+    DEVIATIONS, LOG_MAX = np.float32(3.09), np.float32(16)
+
+    def __init__(self, policy: LossPolicy) -> None:
+        super().__init__(policy)
+        self._mean = self._slow = self._square = np.float32(0)
+        self._fast_rest = self._slow_rest = np.float32(1)
+
+    def step(self, overflow: float) -> bool:
+        """Take log2(amax) of the unscaled gradients, infinite or NaN if they overflowed; whether it is applied."""
+        if isinstance(overflow, bool):
+            raise TypeError(f"{self.policy.name} takes log2(amax), a float, not {overflow}")
+        applied, one = not (overflow == inf or overflow != overflow), np.float32(1)
+        x = np.float32(overflow) if applied else np.float32(2) ** self.LOG_MAX
+        with np.errstate(all="ignore"):
+            self._mean = self.FAST * self._mean + np.float32(1 - 0.99) * x
+            self._slow = self.SLOW * self._slow + np.float32(1 - 0.999) * x
+            self._square = self.SLOW * self._square + np.float32(1 - 0.999) * (x * x)
+            self._fast_rest, self._slow_rest = self._fast_rest * self.FAST, self._slow_rest * self.SLOW
+            slow = self._slow / (one - self._slow_rest)
+            deviation = np.sqrt(np.maximum(self._square / (one - self._slow_rest) - slow * slow, np.float32(0)))
+            cutoff = deviation * self.DEVIATIONS + self._mean / (one - self._fast_rest)
+            scale = np.float32(2) ** (self.LOG_MAX - cutoff)
+            self.scale = float(np.clip(scale, np.float32(self.policy.floor), np.float32(self.policy.cap)))
+        return applied
+
+
 def loss_scaler(name: str, **overrides: object) -> LossScaler:
     """A scaler by the name of its policy, with attributes of the row overridden.
 
@@ -81,4 +115,5 @@ def loss_scaler(name: str, **overrides: object) -> LossScaler:
     """
     if name not in LOSS_POLICIES:
         raise ValueError(f"no loss scaler {name!r}; there are {', '.join(LOSS_POLICIES)}")
-    return LossScaler(replace(LOSS_POLICIES[name], **overrides))  # type: ignore[arg-type]
+    policy = replace(LOSS_POLICIES[name], **overrides)  # type: ignore[arg-type]
+    return LogMaxScaler(policy) if policy.log_max else LossScaler(policy)

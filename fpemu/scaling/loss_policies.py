@@ -67,7 +67,7 @@ _ROWS = (
     LossPolicy("keras3", "keras: keras/src/optimizers/loss_scale_optimizer.py", 2.0**15, single=True,
                note="No floor, and growth can reach infinity."),
     LossPolicy("logmax", "NVIDIA/OpenSeq2Seq: open_seq2seq/optimizers/automatic_loss_scaler.py", 1.0, cap=2.0**24,
-               interval=None, log_max=True, verified=False, note="2^(16 - (mean + 3.09 deviations)) of log2 amax."),
+               interval=None, log_max=True, floor=1.0, single=True, note="2^(16 - (mean + 3.09 deviations)) of log2 amax."),
     LossPolicy("static", "any", interval=None, backoff=1.0, note="The scale never moves."),
     LossPolicy("nvidia-guide", "NVIDIA: Training with Mixed Precision, user's guide", 2.0**24, verified=False),
     LossPolicy("nnabla", "nnabla: documentation of mixed precision training", 8.0),

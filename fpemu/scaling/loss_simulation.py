@@ -88,7 +88,7 @@ def simulate(
         overflows.append(over)
         headrooms.append(top - scaled if np.isfinite(scaled) else np.nan)
         try:
-            applied.append(scaler.step(over))
+            applied.append(scaler.step((np.inf if over else amax) if scaler.policy.log_max else over))
         except ScalerStopped:
             applied.append(False)
             stopped = step
