@@ -45,7 +45,7 @@ class LossScaler:
             return "1/scale is infinite"
         return "scale < 1" if self.scale < 1 else None
 
-    def step(self, overflow: bool) -> bool:
+    def step(self, overflow: bool | float) -> bool:
         """Take a step whose gradients overflowed or not; whether it is applied. Raises ScalerStopped."""
         if isinstance(overflow, float):
             raise TypeError(f"{self.policy.name} takes whether the step overflowed, a bool, not {overflow}")
@@ -66,10 +66,10 @@ class LossScaler:
         if self._hysteresis:
             return False
         backed = self._number(self.scale * policy.backoff)
-        if policy.at_floor == "raise":
-            # DeepSpeed stops at its minimum, having clamped to it; fairseq on reaching or passing it.
-            if self.scale <= policy.floor or (policy.name.startswith("fairseq") and backed <= policy.floor):
-                raise ScalerStopped(f"{policy.name}: overflow at scale {self.scale:g}, floor {policy.floor:g}")
+        # DeepSpeed stops at its minimum, having clamped to it; fairseq on reaching or passing it.
+        ends = self.scale <= policy.floor or (policy.name.startswith("fairseq") and backed <= policy.floor)
+        if policy.at_floor == "raise" and ends:
+            raise ScalerStopped(f"{policy.name}: overflow at scale {self.scale:g}, floor {policy.floor:g}")
         self.scale = backed if policy.at_floor == "none" else max(backed, policy.floor)
         return False
 
@@ -89,7 +89,7 @@ class LogMaxScaler(LossScaler):
         self._mean = self._slow = self._square = np.float32(0)
         self._fast_rest = self._slow_rest = np.float32(1)
 
-    def step(self, overflow: float) -> bool:
+    def step(self, overflow: bool | float) -> bool:
         """Take log2(amax) of the unscaled gradients, infinite or NaN if they overflowed; whether it is applied."""
         if isinstance(overflow, bool):
             raise TypeError(f"{self.policy.name} takes log2(amax), a float, not {overflow}")
