@@ -31,3 +31,16 @@ def test_grad_scaler(seed, share):
         applied = ours.step(overflow)
         assert applied == (weight.item() != 0)
         assert theirs.get_scale() == ours.scale
+
+
+@pytest.mark.parametrize("init", [2.0**-127, 2.0**-128])
+def test_poison_zone(init):
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    theirs, ours = torch.amp.GradScaler("cpu", init_scale=init), loss_scaler("torch", init=init)
+    theirs.scale(torch.ones(1))
+    weight.grad = torch.ones(1)
+    theirs.step(optimizer)
+    theirs.update()
+    assert ours.step(False) and weight.item() == -ours.inverse
+    assert (ours.dead_zone == "1/scale is infinite") == (init == 2.0**-128)
