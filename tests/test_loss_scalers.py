@@ -39,6 +39,11 @@ def test_stops():
     scaler.step(True)
     with pytest.raises(ScalerStopped):
         scaler.step(True)
+    scaler = loss_scaler("fairseq", init=4e-4)
+    scaler.step(True)
+    with pytest.raises(ScalerStopped):
+        scaler.step(True)  # half of 2e-4 is on the floor
+    assert scaler.scale == 2e-4
     with pytest.raises(ValueError, match="there are torch"):
         loss_scaler("none")
 

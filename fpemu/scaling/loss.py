@@ -66,9 +66,8 @@ class LossScaler:
         if self._hysteresis:
             return False
         backed = self._number(self.scale * policy.backoff)
-        # DeepSpeed stops at its minimum, having clamped to it; fairseq on reaching or passing it.
-        ends = self.scale <= policy.floor or (policy.name.startswith("fairseq") and backed <= policy.floor)
-        if policy.at_floor == "raise" and ends:
+        reached = {"raise": self.scale, "raise before": backed}.get(policy.at_floor)
+        if reached is not None and reached <= policy.floor:
             raise ScalerStopped(f"{policy.name}: overflow at scale {self.scale:g}, floor {policy.floor:g}")
         self.scale = backed if policy.at_floor == "none" else max(backed, policy.floor)
         return False

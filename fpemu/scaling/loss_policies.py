@@ -15,11 +15,12 @@ class LossPolicy:
     name, source, note: its name, where its behaviour is laid down, what a user should know.
     init, growth, backoff: the first scale and its factors. interval: good steps until it grows (None: never).
     delay: further good steps before the first growth after an overflow.
-    floor, cap: bounds of the scale. at_floor: "clamp", "raise" (ScalerStopped) or "none".
+    floor, cap: bounds of the scale. at_floor: "clamp"; "raise" (ScalerStopped at an overflow with the scale on the floor);
+        "raise before" (at one that would bring it to the floor; the scale stays); or "none".
     hysteresis: overflows until it backs off. refill: when that is restored, "growth" or "good step".
     single: the scale is a float32 tensor, else a Python float. finite_growth: a growth to infinity is left out.
     log_max: the scale follows the statistics of log2(amax) instead.
-    verified: whether the numbers were seen in the source; else they are as commonly quoted.
+    verified: whether all of its numbers were read in its source; else some are as commonly quoted.
     """
 
     name: str
@@ -48,7 +49,7 @@ _ROWS = (
     LossPolicy("deepspeed", "DeepSpeed: deepspeed/runtime/fp16/loss_scaler.py", 2.0**32, interval=1000, floor=1.0,
                at_floor="raise", note="The defaults of the class."),
     LossPolicy("deepspeed-config", "DeepSpeed: deepspeed/runtime/fp16/loss_scaler.py", interval=1000, delay=1,
-               floor=1.0, at_floor="raise", hysteresis=2,
+               floor=1.0, at_floor="raise", hysteresis=2, verified=False,
                note="Newer versions, defaults of the configuration: grows after window + 1 good steps."),
     LossPolicy("megatron", "NVIDIA/Megatron-LM: megatron/core/optimizer/grad_scaler.py", 2.0**32, interval=1000,
                floor=1.0, at_floor="clamp", hysteresis=2, single=True, verified=False,
@@ -56,10 +57,11 @@ _ROWS = (
     LossPolicy("megatron-consecutive", "NVIDIA/apex: the CUDA kernel of its hysteresis", 2.0**32, interval=1000,
                floor=1.0, at_floor="clamp", hysteresis=2, refill="good step", single=True, verified=False,
                note="Hysteresis is restored by every good step."),
-    LossPolicy("fairseq", "fairseq: fairseq/optim/dynamic_loss_scaler.py", 2.0**15, floor=1e-4, at_floor="raise",
+    LossPolicy("fairseq", "fairseq: fairseq/optim/dynamic_loss_scaler.py", 2.0**15, floor=1e-4, at_floor="raise before",
                note="Tolerance 0. At or below the floor: FloatingPointError, the scale stays."),
     LossPolicy("fairseq-trainer", "fairseq: fairseq/dataclass/configs.py", 2.0**7, interval=2**14, floor=1e-4,
-               at_floor="raise", note="The interval is 2^14 over workers and update frequency; here 1 of each."),
+               at_floor="raise before", verified=False,
+               note="The interval is 2^14 over workers and update frequency; here 1 of each."),
     LossPolicy("jmp", "deepmind/jmp: jmp/_src/loss_scale.py", 2.0**15, floor=1.0, at_floor="clamp", single=True,
                finite_growth=True, verified=False, note="The first scale is the user's; 2^15 is an example."),
     LossPolicy("tensorflow", "tensorflow: keras/mixed_precision/loss_scale_optimizer.py", 2.0**15, floor=1.0,
