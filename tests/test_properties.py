@@ -236,12 +236,13 @@ LAWS: dict[str, Law] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("examples", [12 if JIT else 6, pytest.param(60, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize(("law", "name"), [(law, name) for law, rule in LAWS.items() for name in rule.formats])
-def test_law(law: str, name: str) -> None:
+def test_law(law: str, name: str, examples: int) -> None:
     """One law on one format: Hypothesis draws the row and the inputs."""
     rule, format = LAWS[law], FORMATS[name]
 
-    @EXAMPLES
+    @settings(max_examples=examples)
     @given(
         inputs(format),
         st.sampled_from(rule.roundings),
