@@ -34,6 +34,7 @@ Array = np.ndarray[Any, Any]
 ROWS = (512, 256, 128)  # of a tile: the tallest of which each thread gets two or more
 DEPTH = 256  # of a panel, about
 PAIRS = 32 * COLUMNS  # independent dot products of a task
+SMALL = 1 << 15  # codes of ``a`` in a task, below which one thread is faster
 LARGE = 1 << 14  # an exponent of nothing
 FLOAT32_LARGEST, FLOAT32_SMALLEST = 125, -100  # exponents of products that are exact in float32, with some room
 
@@ -380,7 +381,7 @@ def chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
     if chain_kind(engine) is None:
         _any_chain(engine, a, b, out, seed)
         return
-    map_parts(lambda task: _chain_tile(engine, task), list(_matrices((a, b, None, None), out)))
+    _run(lambda task: _chain_tile(engine, task), list(_matrices((a, b, None, None), out)))
 
 
 def _any_chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
@@ -459,4 +460,13 @@ def block_sums(engine: Engine, a: Bits, b: Bits, out: Bits, scales: tuple[Bits, 
     operands = (a, b, *(scales or (None, None)))
     paired = _is_paired(out.shape)
     tasks = list((_pairs if paired else _matrices)(operands, out))
-    map_parts(lambda task: _tile(engine, task, paired), tasks)
+    _run(lambda task: _tile(engine, task, paired), tasks)
+
+
+def _run(work: Callable[[Task], None], tasks: list[Task]) -> None:
+    """All tasks, in threads if they are large: between their loops, threads wait for each other."""
+    if tasks[0].a.size < SMALL:
+        for task in tasks:
+            work(task)
+    else:
+        map_parts(work, tasks)
