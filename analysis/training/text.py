@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 Tokens = NDArray[np.int64]
 
 
-ALPHABET = "\n" + "".join(map(chr, range(ord(" "), ord("~") + 1)))  # newline and printable ASCII, whatever the text uses
+ALPHABET = "\n" + "".join(
+    map(chr, range(ord(" "), ord("~") + 1))
+)  # newline and printable ASCII, whatever the text uses
 
 
 @dataclass(frozen=True)
