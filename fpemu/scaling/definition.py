@@ -88,7 +88,68 @@ def fates(
         "OCCUPIED": bool(used),
         "SEVERAL": len(used) > 1,
         "DEAD": bool(used) and not alive,
-        "CLIPPED": any(bool(abs(x) > biggest) for x in scaled if x == x),
+        "CLIPPED": any(x > biggest or x < -biggest for x in scaled),
         "SINGLE_CODE": len(used) > 1 and alive and len(set(used)) == 1,
     }
     return {name for name, set_ in flags.items() if set_}
+
+
+# ---- schemes of float32 operations ----------------------------------------------------------------------------------
+TO_FLOAT32 = Cast(FLOAT32)
+TO_E4M3 = Cast(E4M3, overflow="saturate")
+
+
+def single(x: Fraction) -> Fraction:
+    """An exact result rounded to float32; beyond its range the largest finite value, to which these schemes clamp."""
+    value = reference.value(reference.encode(x, TO_FLOAT32), FLOAT32)
+    return Fraction(value) if -math.inf < value < math.inf else (FLOAT32_MAX if x > 0 else -FLOAT32_MAX)
+
+
+def float_scale(amax: float, format: FloatFormat, down_to_power_of_two: bool) -> Fraction:
+    """max / amax, as Transformer Engine has it."""
+    if not math.isfinite(amax) or amax == 0:
+        return Fraction(1)
+    scale = single(largest(format) / Fraction(amax))
+    return power_of_two(floor_log2(scale)) if down_to_power_of_two else scale
+
+
+def scaled_block(xs: Sequence[float], scale: Fraction, cast: Cast, words: Sequence[int | None]) -> Block:
+    """Elements times a float32 scale; the value of the scale is what decoding multiplies by."""
+    scaled: list[float | Fraction] = []
+    for x in xs:
+        product = Fraction(x) * scale if math.isfinite(x) else x
+        # A product beyond float32 clamps to the largest of the format either way; signed zeros keep their signs.
+        scaled.append(x if x == 0 or not math.isfinite(x) else single(Fraction(product)) or math.copysign(0.0, x))
+    codes = [reference.encode(x, cast, word) for x, word in zip(scaled, words, strict=True)]
+    return Block(single(1 / scale), codes, fates(xs, scaled, codes, cast.format))
+
+
+def nvfp4_global(amax: Fraction) -> Fraction:
+    """The tensor's scale."""
+    if amax == 0:
+        return Fraction(1)
+    return max(single(amax / (largest(E4M3) * largest(FORMATS["e2m1"]))), power_of_two(-126))
+
+
+def nvfp4_block(
+    xs: Sequence[float],
+    g: Fraction,
+    cast: Cast,
+    words: Sequence[int | None],
+    divisor: int = 6,
+    least: Fraction = Fraction(0),
+) -> Block:
+    """A block whose largest element is to become ``divisor``."""
+    if any(not math.isfinite(x) for x in xs):
+        return Block(E4M3.magnitude_mask, [0] * len(xs), {"NAN"})
+    amax = max(abs(Fraction(x)) for x in xs)
+    wanted = single(single(amax / divisor) / g)
+    scale = reference.encode(wanted, TO_E4M3)
+    if amax and Fraction(reference.value(scale, E4M3)) < least:
+        scale = reference.encode(least, TO_E4M3)
+    unit = single(Fraction(reference.value(scale, E4M3)) * g)
+    scaled: list[float | Fraction] = [
+        0.0 if not unit else x if x == 0 else single(Fraction(x) / unit) or math.copysign(0.0, x) for x in xs
+    ]
+    codes = [reference.encode(x, cast, word) for x, word in zip(scaled, words, strict=True)]
+    return Block(scale, codes, fates(xs, scaled, codes, cast.format))
