@@ -20,7 +20,7 @@ from analysis.gpu.device import CudaDevice
 from analysis.gpu.driver import DriverError
 from analysis.gpu.kinds import KINDS
 from analysis.gpu.record import CannotRecord, record
-from analysis.gpu.recording import RECORDINGS, Recording, RecordingError, recordings
+from analysis.gpu.recording import RECORDINGS, TRAINING, Recording, RecordingError, recordings, title_of
 
 if TYPE_CHECKING:
     from analysis.gpu.compare import Comparison
@@ -34,8 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     recorder = commands.add_parser("record", help="record what the first GPU of this machine does")
     recorder.add_argument(
         "what",
-        choices=list(KINDS),
-        help="every conversion over every input of its source; or matrix products of tensor cores over seeded inputs",
+        choices=[*KINDS, "training"],
+        help="every conversion over every input of its source; matrix products of tensor cores over seeded inputs; or training in PyTorch",
     )
     recorder.add_argument(
         "--out", type=Path, default=RECORDINGS, metavar="DIR", help="gets <gpu>-<date>/ (default: reports/recordings)"
@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         "--parts", default="*", metavar="PATTERN", help="only parts whose names match, e.g. 'ptx-*' (default: all)"
     )
     recorder.add_argument("--quick", action="store_true", help="fewer outputs of each class (tensor-cores alone)")
+    recorder.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="where training runs (training alone; default: cuda)"
+    )
     comparer = commands.add_parser("compare", help="replay recordings on the CPU and name every difference")
     comparer.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="recordings (default: all of reports/recordings)"
@@ -70,6 +73,8 @@ def _say(line: str) -> None:
 
 
 def _record(arguments: argparse.Namespace) -> int:
+    if arguments.what == "training":
+        return _record_training(arguments)
     kind = KINDS[arguments.what]
     chosen = [part for name, part in kind.parts.items() if fnmatch.fnmatchcase(name, arguments.parts)]
     if not chosen:
@@ -83,6 +88,17 @@ def _record(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _record_training(arguments: argparse.Namespace) -> int:
+    from analysis.gpu import training
+    from analysis.gpu.training_tasks import TASKS
+
+    tasks = [task for name, task in TASKS.items() if fnmatch.fnmatchcase(name, arguments.parts)]
+    if not tasks:
+        raise CannotRecord(f"no task matches {arguments.parts!r}; there are: {', '.join(TASKS)}")
+    print(f"wrote {training.record(arguments.device, arguments.out, tasks=tasks, tell=_say)}")
+    return 0
+
+
 def _compare(arguments: argparse.Namespace) -> int:
     # Only here: it explains examples with fpemu.testing, which imports Hypothesis, and recording needs neither.
     from analysis.gpu.compare import compare
@@ -93,6 +109,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     told: list[dict[str, Any]] = []
     same = True
     for folder in folders:
+        if title_of(folder) == TRAINING:
+            same = _compare_training(folder, told, arguments.json) and same
+            continue
         recording = Recording.read(folder)
         if not recording.is_gpu:
             raise RecordingError(f"{folder}: was made by a stand-in, not by a GPU")
@@ -109,6 +128,24 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(told, indent=1))
     return 0 if same else DIFFERENCES
+
+
+def _compare_training(folder: Path, told: list[dict[str, Any]], silent: bool) -> bool:
+    """Set a recording of training beside its emulation; whether every run is within the tolerances."""
+    from analysis.gpu import training, training_compare
+
+    recording = training.TrainingRecording.read(folder)
+    found = training_compare.compare(recording, lambda name: _say(f"emulating {name}"))
+    device = recording.manifest["device"]["name"]
+    told.append({"recording": recording.name, "device": device, "runs": [one.record() for one in found]})
+    if not silent:
+        what = "" if recording.is_gpu else "PyTorch's CPU autocast, no GPU: "
+        print(f"{what}{device}, recorded {recording.manifest['recorded']}")
+        for one in found:
+            print(one.text())
+        for entry in recording.manifest["not_recorded"]:
+            print(f"{entry['task']:<11} {entry['mode']:<9} not recorded: {entry['reason']}")
+    return all(one.within for one in found)
 
 
 def _parts(found: list[Comparison]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from analysis.gpu.kinds import KINDS, Kind
 from analysis.gpu.part import Part
 
 SCHEMA = 1
+TRAINING = "fpemu recording: training"  # read and written by training.py
+TITLES = (*(kind.title for kind in KINDS.values()), TRAINING)
 MANIFEST = "manifest.json"
 RECORDINGS = Path(__file__).resolve().parents[2] / "reports" / "recordings"
 MOST_BYTES = 4 << 20  # of a file
@@ -277,11 +279,15 @@ def hash_facts(kind: Kind) -> dict[str, Any]:
 def recordings(folder: Path, kind: Kind | None = None) -> list[Path]:
     """The folders of recordings under a folder, by name; of one kind, or of any (what cannot be read is of any)."""
     found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
-    return [place for place in found if kind is None or _kind_of(place) in (kind, None)]
+    titles = (None, kind.title) if kind is not None else ()
+    return [place for place in found if kind is None or title_of(place) in titles]
 
 
-def _kind_of(folder: Path) -> Kind | None:
+def title_of(folder: Path) -> str | None:
+    """What a folder's manifest says it is; None if it is none of the kinds, or cannot be read."""
     try:
-        return _kind(json.loads((folder / MANIFEST).read_bytes()))
+        manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         return None
+    kind = manifest.get("kind") if isinstance(manifest, dict) else None
+    return kind if kind in TITLES else None
