@@ -1,12 +1,13 @@
 """Which rule for the scale of an MX block loses least, and which one shrinks what it quantises?
 
 Blocks of 32 values are quantised under the five scale rules in use, in the five element formats of MX. Of each: the
-signal-to-quantisation-noise ratio, the share of blocks whose largest element is clipped, and the gain <q, x> / <x, x> - 1, a
-systematic shrinkage that noise measures do not show; and what is left of it after several layers, to which it adds up.
+signal-to-quantisation-noise ratio, the share of blocks whose largest element is clipped, and the gain <q, x> / <x, x> -
+1, a systematic shrinkage that noise measures do not show; and what is left of it after several layers, to which it adds
+up.
 
-What to see: the rule of the OCP specification clips a block in six (E4M3) to a block in three (E2M1) and shrinks by up to 2 %; rounding the
-scale up from amax / max clips nothing and costs nothing in E4M3; the exponent of amax rounded up (CEIL) wastes a binade; the
-nearest power of two clips most blocks by up to 29 %.
+What to see: the rule of the OCP specification clips a block in six (E4M3) to a block in three (E2M1) and shrinks by up
+to 2 %; rounding the scale up from amax / max clips nothing and costs nothing in E4M3; the exponent of amax rounded up
+(CEIL) wastes a binade; the nearest power of two clips most blocks by up to 29 %.
 """
 
 from __future__ import annotations

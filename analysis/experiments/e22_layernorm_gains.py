@@ -1,11 +1,12 @@
 """Do LayerNorm gains near 1 collapse to one code in MX blocks, and what does that do to a layer that reads them?
 
-Gains that have been trained a little lie close together, just below or around 1. In an MX block whose scale comes from the exponent of
-its largest element, values in (0.875, 1) all exceed 448 / 512 of the scaled range of E4M3 and clip to one code. Intervals of gains are
-slid over the binade; of each: how many codes a block uses, the share of elements at the largest code, and the bias of the mean.
+Gains that have been trained a little lie close together, just below or around 1. In an MX block whose scale comes from
+the exponent of its largest element, values in (0.875, 1) all exceed 448 / 512 of the scaled range of E4M3 and clip to
+one code. Intervals of gains are slid over the binade; of each: how many codes a block uses, the share of elements at
+the largest code, and the bias of the mean.
 
-What to see: where all of an interval clips, 32 different gains become one number, up to 7 % too small, whatever is learned; rounding the scale
-up from amax / max, or a margin of one binade, leaves several codes and no bias.
+What to see: where all of an interval clips, 32 different gains become one number, up to 7 % too small, whatever is
+learned; rounding the scale up from amax / max, or a margin of one binade, leaves several codes and no bias.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """How much closer than MXFP4 does NVFP4 keep a tensor, and where does it not?
 
-The same tensors, synthetic and from a trained network, in MXFP4 (blocks of 32, a power of two each), in MXFP4 with blocks of 16, in NVFP4 (blocks of 16
-with E4M3 scales under a float32 one), and in NVFP4 with the choice of four over six. The difference is taken apart: smaller blocks, finer scales.
+The same tensors, synthetic and from a trained network, in MXFP4 (blocks of 32, a power of two each), in MXFP4 with
+blocks of 16, in NVFP4 (blocks of 16 with E4M3 scales under a float32 one), and in NVFP4 with the choice of four over
+six. The difference is taken apart: smaller blocks, finer scales.
 
-What to see: about 1.7 dB on Gaussian values, of which most comes from scales that are no powers of two; on heavy tails smaller blocks matter more.
+What to see: about 1.7 dB on Gaussian values, of which most comes from scales that are no powers of two; on heavy tails
+smaller blocks matter more.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Does stochastic rounding of four-bit gradients pay, if each single tensor gets noisier by it?
 
-One gradient is quantised to NVFP4 and MXFP4 again and again, to nearest and stochastically, and the copies are averaged, as many steps of training average
-them. The error of the mean of M copies has two parts: what rounding does every time (bias), and what averages out (noise).
+One gradient is quantised to NVFP4 and MXFP4 again and again, to nearest and stochastically, and the copies are
+averaged, as many steps of training average them. The error of the mean of M copies has two parts: what rounding does
+every time (bias), and what averages out (noise).
 
-What to see: a single stochastic copy is 3 to 4 dB worse; the mean of M stochastic copies gains 10 dB a decade, that of copies to nearest stays where it is. The
-gain ends where a scale clips, under FLOOR and, later, in NVFP4, whose E4M3 scales may be rounded down: what is clipped is biased under any rounding.
+What to see: a single stochastic copy is 3 to 4 dB worse; the mean of M stochastic copies gains 10 dB a decade, that of
+copies to nearest stays where it is. The gain ends where a scale clips, under FLOOR and, later, in NVFP4, whose E4M3
+scales may be rounded down: what is clipped is biased under any rounding.
 """
 
 from __future__ import annotations
