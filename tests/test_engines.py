@@ -523,3 +523,31 @@ def test_one_probe_tells_generations_apart() -> None:
         name: matmul(a, b, engine=f"{name}.fp16.fp32").item() for name in ("volta.mma", "ampere.mma", "hopper.wgmma")
     }
     assert kept == {"volta.mma": 0.0, "ampere.mma": 0.0, "hopper.wgmma": 2.0**-25}
+
+
+@pytest.mark.parametrize("name", ["hopper.wgmma.fp16.fp32", "b200.tcgen05.e4m3.mxf8f6f4.fp32", "bf16", "fp32"])
+@pytest.mark.parametrize("shape", [(7, 3, 40, 5), (2, 9, 33, 64), (1, 4, 8, 2)])
+def test_narrow_products_of_a_stack_do_not_meet(name: str, shape: tuple[int, ...]) -> None:
+    """Several share a tile: each is what it is alone, beside NaNs, infinities and accumulators of its own."""
+    engine, (batch, rows, k, columns) = fp.ENGINES[name], shape
+    rng = np.random.default_rng(batch)
+
+    def codes(format: fp.FloatFormat, *size: int) -> Any:
+        return rng.integers(0, 1 << format.bits, size, np.uint64).astype(format.code_dtype)
+
+    a, b, c = (
+        codes(engine.a, batch, rows, k),
+        codes(engine.b, k, columns),
+        codes(engine.accumulator, batch, rows, columns),
+    )
+    scales: dict[str, Any] = {}
+    if engine.scaling is not None:
+        blocks = -(-k // engine.scaling.block)
+        scales = {
+            "a_scales": codes(engine.scaling.format, batch, rows, blocks),
+            "b_scales": codes(engine.scaling.format, blocks, columns),
+        }
+    together = fp.matmul(a, b, c, engine=engine, **scales)
+    for place in range(batch):
+        own = scales | ({"a_scales": scales["a_scales"][place]} if scales else {})
+        np.testing.assert_array_equal(together[place], fp.matmul(a[place], b, c[place], engine=engine, **own))

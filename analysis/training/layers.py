@@ -136,8 +136,8 @@ class LayerNorm:
 
     def backward(self, p: Parameters, saved: Saved, dy: Array, n: Numerics, gradients: Parameters) -> Array:
         normal, inverse, gain = saved
-        add_to(gradients, f"{self.name}.gain", n.weight_gradient(f"{self.name}.gain", _rows(dy * normal).sum(axis=0)))
-        add_to(gradients, f"{self.name}.bias", n.weight_gradient(f"{self.name}.bias", _rows(dy).sum(axis=0)))
+        add_to(gradients, f"{self.name}.gain", n.carried_gradient(f"{self.name}.gain", _rows(dy * normal).sum(axis=0)))
+        add_to(gradients, f"{self.name}.bias", n.carried_gradient(f"{self.name}.bias", _rows(dy).sum(axis=0)))
         g = dy * gain
         mean, along = g.mean(axis=-1, keepdims=True), (g * normal).mean(axis=-1, keepdims=True)
         return n.carried(inverse * (g - mean - normal * along))
@@ -168,7 +168,7 @@ class Embedding:
         np.add.at(tokens, saved.ravel(), _rows(dy))
         positions[: saved.shape[1]] = dy.sum(axis=0)
         for part, g in (("tokens", tokens), ("positions", positions)):
-            add_to(gradients, f"{self.name}.{part}", n.weight_gradient(f"{self.name}.{part}", g))
+            add_to(gradients, f"{self.name}.{part}", n.carried_gradient(f"{self.name}.{part}", g))
         return dy
 
 

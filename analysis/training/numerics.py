@@ -102,17 +102,20 @@ class Numerics:
 
     def gradient_kept(self, layer: str, g: Array) -> Array:
         """The gradient by a layer's output, as it is kept."""
-        result = self.kept(g)
-        if self.watch is not None:
-            self.watch(GRADIENT, layer, g, result)
-        return result
+        return self._seen(GRADIENT, layer, g, self.kept(g))
 
     def weight_gradient(self, layer: str, g: Array) -> Array:
-        """The gradient by a parameter, as it is kept."""
-        result = _rounded(g, self.recipe.weight_gradient)
+        """The gradient by a parameter of a linear layer, as it is kept."""
+        return self._seen(WEIGHT, layer, g, _rounded(g, self.recipe.weight_gradient))
+
+    def carried_gradient(self, layer: str, g: Array) -> Array:
+        """The gradient by an embedding or a gain, as it is kept: these parameters are read as they are, not cast."""
+        return self._seen(WEIGHT, layer, g, _rounded(g, self.recipe.residual))
+
+    def _seen(self, role: str, layer: str, before: Array, after: Array) -> Array:
         if self.watch is not None:
-            self.watch(WEIGHT, layer, g, result)
-        return result
+            self.watch(role, layer, before, after)
+        return after
 
     # ---- products ---------------------------------------------------------------------------------------------------
     def product(self, kind: Product, layer: str, a: Array, b: Array) -> Array:

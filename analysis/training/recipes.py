@@ -65,7 +65,8 @@ class Recipe:
     weight, activation, gradient: what products of linear layers get.  Those of attention get what is ``kept``.
     kept: format of what linear layers, ReLU and GELU leave behind, forward and backward.
     residual: format of embeddings, of the residual stream and of LayerNorm's outputs, and of their gradients.
-    weight_gradient: format of the gradients of parameters, before they are unscaled.
+    weight_gradient: format of the gradients of linear layers' parameters, before they are unscaled; those of embeddings and
+        LayerNorm are kept as the residual stream is.
     master: format of the weights that are updated.  update: how they are rounded, ``kahan`` with a compensation of the same
         format.  momentum, second_moment: formats of the optimizer's state.
     engine: a name in ``fpemu.ENGINES``, or a family of it (``hopper.wgmma``), of which the row for the operands is taken.

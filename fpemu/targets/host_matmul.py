@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -381,7 +382,8 @@ def chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
     if chain_kind(engine) is None:
         _any_chain(engine, a, b, out, seed)
         return
-    _run(lambda task: _chain_tile(engine, task), list(_matrices((a, b, None, None), out)))
+    with _side_by_side((a, b, None, None), out) as (operands, result):
+        _run(lambda task: _chain_tile(engine, task), list(_matrices(operands, result)))
 
 
 def _any_chain(engine: Engine, a: Bits, b: Bits, out: Bits, seed: int) -> None:
@@ -432,6 +434,42 @@ def _matrices(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
         yield from _tiles(Task(a, b, out[index], a_scales, b_scales), height)
 
 
+@contextmanager
+def _side_by_side(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[tuple[tuple[Bits | None, ...], Bits]]:
+    """Products of a stack so narrow that several fit into a tile, as the diagonal blocks of fewer and larger products.
+
+    A tile is computed in all its columns anyway; what lies beside the diagonal is thrown away.
+    """
+    *batch, rows, columns = out.shape
+    side = min(COLUMNS // columns, int(np.prod(batch)))
+    if side < 2:
+        yield operands, out
+        return
+    count = -(-int(np.prod(batch)) // side)
+    flat, places = out.reshape(-1, rows, columns), np.arange(side)
+    packed = tuple(
+        None if x is None else _packed(x, tuple(batch), count, side, bool(place % 2))
+        for place, x in enumerate(operands)
+    )
+    blocks = np.zeros((count * side, side, rows, columns), out.dtype)
+    blocks[np.arange(len(flat)), np.arange(len(flat)) % side] = flat
+    result = np.ascontiguousarray(blocks.reshape(count, side, side, rows, columns).transpose(0, 1, 3, 2, 4))
+    yield packed, result.reshape(count, side * rows, side * columns)
+    diagonal = result[:, places, :, places, :].swapaxes(0, 1).reshape(-1, rows, columns)
+    flat[...] = diagonal[: len(flat)]
+
+
+def _packed(x: Bits, batch: tuple[int, ...], count: int, side: int, across: bool) -> Bits:
+    """A stack of matrices, ``side`` of them below or beside each other, with zeros where there are none."""
+    stack = np.broadcast_to(x, (*batch, *x.shape[-2:])).reshape(-1, *x.shape[-2:])
+    padded = np.zeros((count * side, *x.shape[-2:]), x.dtype)
+    padded[: len(stack)] = stack
+    if not across:
+        return padded.reshape(count, -1, x.shape[-1])
+    apart = padded.reshape(count, side, *x.shape[-2:]).transpose(0, 2, 1, 3)
+    return apart.reshape(count, x.shape[-2], -1)
+
+
 def _pairs(operands: tuple[Bits | None, ...], out: Bits) -> Iterator[Task]:
     """The dot products of a large stack of small matrices."""
     batch = out.shape[:-2]
@@ -459,8 +497,11 @@ def block_sums(engine: Engine, a: Bits, b: Bits, out: Bits, scales: tuple[Bits, 
     """Add ``a @ b`` to the accumulators ``out`` (contiguous), on a tensor core's model."""
     operands = (a, b, *(scales or (None, None)))
     paired = _is_paired(out.shape)
-    tasks = list((_pairs if paired else _matrices)(operands, out))
-    _run(lambda task: _tile(engine, task, paired), tasks)
+    if paired:
+        _run(lambda task: _tile(engine, task, True), list(_pairs(operands, out)))
+        return
+    with _side_by_side(operands, out) as (operands, result):
+        _run(lambda task: _tile(engine, task, False), list(_matrices(operands, result)))
 
 
 def _run(work: Callable[[Task], None], tasks: list[Task]) -> None:

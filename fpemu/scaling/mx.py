@@ -1,0 +1,138 @@
+"""MX: blocks with one power of two each (OCP Microscaling Formats v1.0)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fpemu.arrays import Codes, as_counter, encode
+from fpemu.formats import FORMATS, FloatFormat
+from fpemu.kernels.spec import LANE64
+from fpemu.policies import Cast, Overflow, Policy, Rounding, Stochastic
+from fpemu.scaling.blocks import Array, Cut, as_extent, cut_along, reduce_blocks, spread
+from fpemu.scaling.mx_rules import ScaleRule, rule_numbers
+from fpemu.scaling.scaled import Scaled, fates_of
+from fpemu.scaling.values import Values, element_format, host_values
+
+E8M0 = FORMATS["e8m0"]
+SCALE_NAN = 0xFF
+SMALLEST_SCALE, LARGEST_SCALE = 0, 254  # codes of 2**-127 and 2**127
+
+
+class Special(Policy):
+    """What infinities and NaNs do to their block; OCP MX v1.0 leaves it open."""
+
+    NAN_BLOCK = "nan-block"  #: one of either makes the scale NaN, and so the block (microxcaling). The default
+    ELEMENT = (
+        "element"  #: the scale is that of the finite elements; infinity clamps; a NaN stays, where the format has one
+    )
+
+
+def mx(
+    x: ArrayLike,
+    format: FloatFormat | str,
+    *,
+    block: int = 32,
+    axis: int = -1,
+    rule: ScaleRule | str = ScaleRule.FLOOR,
+    special: Special | str = Special.NAN_BLOCK,
+    rounding: Rounding | str = Rounding.NEAREST_EVEN,
+    random_bits: int = 32,
+    stochastic: Stochastic | str = Stochastic.A,
+    seed: int = 0,
+    offset: int = 0,
+) -> Scaled:
+    """Blocks of elements with a common power of two: MXFP8, MXFP6, MXFP4 and their like.
+
+    Each block gets an exponent e from its largest magnitude by ``rule`` (``ScaleRule`` defines and sources them), clamped
+    to at least -127; beyond 127 the scale is NaN.  A block of zeros has e = -127, as in microxcaling.  Its elements are
+    x / 2**e, exactly, then rounded once and saturated: "normal numbers that exceed the max normal" are clamped, "preserving
+    the sign" (OCP MX v1.0, 6.3).  A block whose scale is NaN (0xFF) decodes to NaN; the codes of its elements are 0.
+
+    Parameters
+    ----------
+    x: float16, float32, float64 or an ml_dtypes array, of at least one axis.
+    format: of the elements: e4m3 or e5m2 (MXFP8), e2m3 or e3m2 (MXFP6), e2m1 (MXFP4), or any signed format with a zero
+        whose values float32 holds.
+    block: elements of a block; along the axis the last one is as short as it has to be.
+    axis: along which blocks run.
+    rule: ``floor``, ``ceil``, ``even``, ``rceil``, ``nearest``.
+    special: what infinities and NaNs do: ``nan-block``, or ``element``: the scale is that of the finite elements, an
+        infinity clamps, and a NaN is kept in a format that has one (else its block is NaN).
+    rounding, random_bits, stochastic, seed, offset: of the elements, as for ``fpemu.encode``; the random word of an element
+        is that of its C-order index in x.
+
+    Returns
+    -------
+    Scaled with ``scale_format`` E8M0: scales are uint8 codes, of 2**(code - 127), as many along the axis as there are blocks.
+
+    Raises
+    ------
+    TypeError: x is not floating point, or lies on a GPU; block, axis or seed is no int.
+    ValueError: block < 1, no such axis, a 0-d array, an unknown rule or policy (the message lists the valid ones).
+    """
+    values, extent = host_values(x), as_extent("block", block)
+    cut = cut_along(axis, extent, values.shape)
+    chosen, policy = ScaleRule(rule), Special(special)
+    seed, offset = as_counter("seed", seed), as_counter("offset", offset)
+    cast = Cast(element_format(format), rounding, Overflow.SATURATE, random_bits=random_bits, stochastic=stochastic)
+    return _in_steps(values, cast, cut, chosen, policy, seed, offset)
+
+
+def _in_steps(x: Values, cast: Cast, cut: Cut, rule: ScaleRule, special: Special, seed: int, offset: int) -> Scaled:
+    """Any format, rounding and layout: whole arrays, in float64."""
+    format = cast.format
+    # 1. The largest magnitude of each block, as float64 bits, which are ordered like magnitudes.
+    magnitude = np.abs(x)
+    finite = np.isfinite(x)
+    nan = (
+        ~reduce_blocks(np.minimum, finite, cut)
+        if special is Special.NAN_BLOCK
+        else reduce_blocks(np.maximum, np.isnan(x) & (not format.has_nan), cut)
+    )
+    if x.size == 0:
+        nan = np.zeros_like(nan)
+    amax = reduce_blocks(np.maximum, np.where(finite, magnitude, 0), cut).astype(np.float64)
+    # 2. Its scale.
+    scales = scale_codes(amax, format, rule)
+    nan |= scales == SCALE_NAN
+    scales[nan] = SCALE_NAN
+    # 3. The elements.
+    scaled = divided(x, scales, cut)
+    scaled = np.where(spread(nan, cut, x.shape), 0.0, scaled) if nan.any() else scaled
+    codes: Codes = np.asarray(encode(scaled, cast, seed=seed, offset=offset))
+    beyond = np.abs(scaled) > format.max
+    fates = fates_of(x, codes, beyond, nan, format, cut)
+    return Scaled(codes, scales, format, E8M0, cut, fates)
+
+
+def scale_codes(amax: Array, format: FloatFormat, rule: ScaleRule) -> Array:
+    """The E8M0 codes of blocks by their largest finite magnitudes, float64; 0xFF beyond 2**127.
+
+    (A magnitude that is subnormal in float64 is far below the smallest scale: element formats are float32's.)
+    """
+    raised, lower = rule_numbers(rule, format, LANE64)
+    biased = ((amax.view(np.uint64) + np.uint64(raised)) >> np.uint64(LANE64.trailing_bits)).astype(np.int64) - lower
+    codes = np.maximum(biased - LANE64.bias + E8M0.bias, SMALLEST_SCALE)
+    codes = np.where(codes > LARGEST_SCALE, SCALE_NAN, codes)
+    return np.where(amax == 0, SMALLEST_SCALE, codes).astype(np.uint8)
+
+
+# Below any element format by more than stochastic rounding looks at: its values are multiples of 2**-149, of which 33 bits
+# decide.
+_TINY = 2.0**-1000
+
+
+def divided(x: Values, scales: Array, cut: Cut) -> Array:
+    """x / 2**e in float64, as every rounding to an element format sees it.
+
+    The product with 2**-e is exact but where it falls below 2**-1022, from float64 only; whatever is that small stands for
+    any non-zero number below all roundings' reach.
+    """
+    inverse = np.ldexp(1.0, E8M0.bias - scales.astype(np.int32))
+    result = np.multiply(x, spread(inverse, cut, x.shape), dtype=np.float64)
+    if x.dtype == np.float64:
+        lost = (np.abs(result) < _TINY) & (x != 0)
+        if lost.any():
+            result = np.where(lost, np.copysign(_TINY, x), result)
+    return np.asarray(result)
