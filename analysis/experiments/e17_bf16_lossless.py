@@ -5,8 +5,8 @@ precision with a static and with a dynamic loss scale, in pairs: runs of one see
 held-out losses (of the final weights, in float32) is set against what a change of seed does to FP32: its standard deviation over seeds
 is the bound of equivalence.
 
-What to see: roundings move the loss by a hundredth of what a change of seed does.  The dynamic scale moves it by more than FP16
-itself does: it starts too high, skips the first steps until it fits, and from there on the run is another one.
+What to see: roundings move the loss by hundredths of what a change of seed does.  A dynamic scale can move it by more than FP16
+itself does: where it is too high, it skips a step, and from there on the run is another one.
 """
 
 from __future__ import annotations
