@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.training import digits, networks, text
+from analysis.training import digits, networks, scenes, text
 from analysis.training.networks import Network
 from analysis.training.numerics import Numerics
 from analysis.training.optimizers import Rule
@@ -91,3 +91,17 @@ def small_gpt(
     held_out = tuple(np.concatenate(part) for part in zip(*windows, strict=True))
     plan = Plan(Rule("adam", rate=rate), steps=steps, warmup=10, decay=0.5)
     return Task(network, lambda seed: text.batches(prose.train, batch, context, seed), (held_out[0], held_out[1]), plan)
+
+
+def small_detector(steps: int, batch: int = 8, digits_a_scene: int = 3, rate: float = 0.5) -> Task:
+    """Digits scattered over a canvas, an SSD-like head: 1,024 anchors a scene, mostly background, mean-reduced."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images, first = images.astype(np.float32), len(labels) * 4 // 5
+    held_out = next(scenes.batches(images[first:], labels[first:], 32, digits_a_scene, SPLIT))
+
+    def batches(seed: int) -> Batches:
+        return scenes.batches(images[:first], labels[:first], batch, digits_a_scene, seed)
+
+    return Task(networks.detector(), batches, held_out, Plan(Rule(rate=rate), steps=steps, warmup=10, decay=0.5))
