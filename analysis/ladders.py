@@ -67,6 +67,12 @@ def worse(runs: pd.DataFrame, base: str, task: str, name: str) -> bool:
     return not np.isfinite(one.mean) or one.low > bound(runs, base, task)
 
 
+def costs(runs: pd.DataFrame, base: str, task: str, name: str) -> bool:
+    """Whether a recipe loses anything that the pairs show: its whole interval lies above zero, or it diverged."""
+    one = gaps(runs, base)[task, name]
+    return not np.isfinite(one.mean) or one.low > 0
+
+
 def told(runs: pd.DataFrame, base: str, task: str, name: str) -> str:
     """The difference in words: mean and interval in 10^-3 nats, or that it diverged and how often."""
     rows = where(runs, task=task, recipe=name)

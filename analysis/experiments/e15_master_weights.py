@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import colour, label
-from analysis.ladders import CAPTION, Rung, bound, draw_gaps, run_rungs, told, worse
+from analysis.ladders import CAPTION, Rung, bound, costs, draw_gaps, run_rungs, told, worse
 from analysis.tables import medians, percent
 from analysis.training.recipes import RECIPES, UPDATES
 from analysis.training.small_tasks import Task, digits_mlp, small_gpt
@@ -83,25 +83,28 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     runs = tables["runs"]
     tasks = list(dict.fromkeys(runs.task))
     at = medians(runs, "task", "recipe")
-    loses = {(task, name): worse(runs, BASE, task, f"{name} nearest") for task in tasks for name in FORMATS}
-    cured = all(
-        not worse(runs, BASE, task, f"{name} {way}")
-        for (task, name), bad in loses.items()
-        if bad and name != "e4m3"
+    loses = {(task, name): costs(runs, BASE, task, f"{name} nearest") for task in tasks for name in FORMATS}
+    large = {(task, name) for task, name in loses if worse(runs, BASE, task, f"{name} nearest")}
+    cured = not any(
+        costs(runs, BASE, task, f"{name} {way}")
+        for task in tasks
+        for name in ("fp16", "bf16")
         for way in ("stochastic", "Kahan")
     )
-    wide = [name for name in ("fp16", "bf16") if any(loses[task, name] for task in tasks)]
+    short = {name for task, name in loses if loses[task, name] and name != "e4m3"}
+    beyond = {name for _, name in large}
     status = (
         "holds"
-        if set(wide) == {"fp16", "bf16"} and cured
+        if short == {"fp16", "bf16"} <= beyond and cured
         else "holds with conditions"
-        if wide and cured
+        if short
         else "does not hold at this scale"
     )
     names = ", ".join(label(name) for name in FORMATS if any(loses[task, name] for task in tasks)) or "no format"
     first = tasks[0]
     summary = (
-        f"To nearest {names} lose more than a change of seed does; on the {first} updates cancelled: "
+        f"To nearest {names} lose measurably, more than a change of seed does "
+        f"{', '.join(label(name) for name in FORMATS if name in beyond) or 'none'}; on the {first} updates cancelled: "
         + ", ".join(f"{label(name)} {percent(at[first, f'{name} nearest']['cancelled'])}" for name in FORMATS)
         + f"; differences in 10^-3 nats (seeds: {bound(runs, BASE, first) / 1e-3:.1f}): "
         + ", ".join(
