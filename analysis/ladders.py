@@ -19,7 +19,7 @@ from analysis.training.small_tasks import Task
 
 UNIT = 1e-3  # nats: the unit in which differences of losses are told
 LINEAR, WIDEST = 1.0, 4000.0  # of the axis of differences, in its unit: linear so far, drawn so far
-TICKS = (-1000, -100, -10, 0, 10, 100, 1000)
+TICKS = (-1000, -30, 0, 30, 1000)
 
 
 class Rung(NamedTuple):
@@ -101,7 +101,7 @@ def draw_gaps(runs: pd.DataFrame, rungs: Mapping[str, Rung], base: str) -> Figur
         ax.set_title(f"{task} ({runs[runs.task == task].seed.nunique()} seeds)")
         ax.set_xscale("symlog", linthresh=LINEAR)
         ax.set_xlim(-WIDEST, WIDEST)
-        ax.set_xticks(TICKS, [f"{tick:+d}" if tick else "0" for tick in TICKS])
+        ax.set_xticks(TICKS, [f"{tick:+d}" if tick else "0" for tick in TICKS], fontsize=7.5)
         ax.minorticks_off()
         ax.set_xlabel(f"held-out loss less that of {rungs[base].label}\n($10^{{-3}}$ nats)")
     axes[0, 0].set_yticks(range(len(others)), [rungs[name].label for name in others])

@@ -109,7 +109,10 @@ def draw_rates(runs: pd.DataFrame) -> Figure:
                     linewidth=1,
                     label=rung.label if (what, column) == ("loss", 0) else None,
                 )
-        axes[0, column].set(title=network, xscale="log", yscale="log")
+        rates = sorted(set(where(runs, network=network).rate))
+        axes[0, column].set(title=network, xscale="log")
+        axes[0, column].set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes[0, column].minorticks_off()
         axes[1, column].set(xlabel="learning rate (no unit)", ylim=(0, 100))
     axes[0, 0].set_ylabel("held-out loss (nats)")
     axes[1, 0].set_ylabel("updates cancelled (%)")

@@ -129,7 +129,7 @@ CAPTIONS = {
     ),
 }
 LINEAR, WIDEST = 1.0, 400.0  # of the axis of differences, in its unit
-TICKS = (-100, -10, -1, 0, 1, 10, 100)
+TICKS = (-100, -5, 0, 5, 100)
 
 
 def draw(tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:

@@ -35,6 +35,7 @@ WAYS = {
         gradient=Operand("e2m1", scaling="mx", block=32, rule="rceil", rounding="stochastic"),
     ),
 }
+ROLES = {"operand": "by outputs", "shadow": "by weights"}  # as products read them; against a float32 pass
 TINTS = {"nearest": "#D55E00", "stochastic": "#0072B2"}
 SIZES = {
     "quick": {"MLP": (30, (0, 10, 29))},
