@@ -37,7 +37,7 @@ WAYS = {
 }
 ROLES = {"operand": "by outputs", "shadow": "by weights"}  # as products read them; against a float32 pass
 TINTS = {"nearest": "#D55E00", "stochastic": "#0072B2"}
-SIZES = {
+SIZES: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {
     "quick": {"MLP": (30, (0, 10, 29))},
     "full": {"MLP": (400, (0, 50, 100, 200, 300, 399)), "GPT": (80, (0, 20, 50, 79))},
 }

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fpemu import __version__
-from fpemu.cli import check, conform, engines, explain, explain_dot, formats, inspect
+from fpemu.cli import check, conform, engines, explain, explain_dot, formats, inspect, scaler
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -52,6 +52,7 @@ def main() -> None:
     How does a Hopper GPU add FP16?        fpemu explain-dot
     What do tensor cores differ in?        fpemu engines fp16.fp32
     What would FP8 do to my gradients?     fpemu inspect gradients.npz
+    Which loss scaler suits my training?   fpemu scaler trace.csv
     Is my conversion right?                fpemu check mymodule:to_fp8 --to e4m3
     Do my libraries agree?                 fpemu conform
     """
@@ -63,6 +64,7 @@ for command in (
     engines.engines,
     explain_dot.explain_dot,
     inspect.inspect,
+    scaler.scaler,
     check.check,
     conform.conform,
 ):

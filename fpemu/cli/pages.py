@@ -31,6 +31,7 @@ EXAMPLES = {
         'fpemu explain-dot --engine fp16 "1 x 4" "2048, 1, 1, 3"',
     ),
     "inspect": ("fpemu inspect gradients.npz",),
+    "scaler": ("fpemu scaler trace.csv",),
     "conform": ("fpemu conform --list",),
     "check": ("fpemu check mine:to_fp8 --to e4m3",),
 }
@@ -42,6 +43,13 @@ def save_gradients() -> None:
     weight = rng.standard_normal((256, 64)) * 2.0**-12
     activation = rng.standard_normal((64, 256)) * 2.0 ** rng.integers(-30, -18, (64, 1))
     np.savez("gradients.npz", weight=weight.astype(np.float32), activation=activation.astype(np.float32))
+
+
+def save_trace() -> None:
+    """The trace that the examples replay: gradients that fade by eight binades, a spike now and then."""
+    rng = np.random.default_rng(0)
+    logs = np.linspace(-4, -12, 8000) + rng.standard_normal(8000) / 2 + 6 * (rng.random(8000) < 1 / 500)
+    Path("trace.csv").write_text("log2_amax\n" + "\n".join(f"{value:.3f}" for value in logs) + "\n")
 
 
 MODULE = """\
@@ -62,12 +70,13 @@ def page() -> str:
 
 def _parts() -> Iterator[str]:
     yield "# The command line"
-    yield "Made by `python -m fpemu.cli.pages`, from what the commands print. `gradients.npz` is made by"
-    yield f"```python\n{getsource(save_gradients)}```"
+    yield "Made by `python -m fpemu.cli.pages`, from what the commands print. `gradients.npz` and `trace.csv` are made by"
+    yield f"```python\n{getsource(save_gradients)}\n\n{getsource(save_trace)}```"
     yield f"and `mine.py` is\n\n```python\n{MODULE}```"
     yield _shown("fpemu --help")
     with TemporaryDirectory() as folder, chdir(folder):
         save_gradients()
+        save_trace()
         Path("mine.py").write_text(MODULE)
         for name in main.commands:
             yield f"## {name}"

@@ -2,21 +2,32 @@
 
 from fpemu.scaling.float_scales import Algorithm, DelayedScaling, per_tensor, tiles
 from fpemu.scaling.hadamard import hadamard
+from fpemu.scaling.loss import LossScaler, ScalerStopped, loss_scaler
+from fpemu.scaling.loss_policies import LOSS_POLICIES, LossPolicy
+from fpemu.scaling.loss_simulation import Replay, simulate, tournament
 from fpemu.scaling.mx import Special, mx
 from fpemu.scaling.mx_rules import ScaleRule
 from fpemu.scaling.nvfp4 import nvfp4
 from fpemu.scaling.scaled import Fate, Scaled
 
 __all__ = [
+    "LOSS_POLICIES",
     "Algorithm",
     "DelayedScaling",
     "Fate",
+    "LossPolicy",
+    "LossScaler",
+    "Replay",
     "ScaleRule",
     "Scaled",
+    "ScalerStopped",
     "Special",
     "hadamard",
+    "loss_scaler",
     "mx",
     "nvfp4",
     "per_tensor",
+    "simulate",
     "tiles",
+    "tournament",
 ]
