@@ -1,4 +1,5 @@
-"""The two pages made from finished results, and nothing else: index.html (self-contained) and README.md (the gallery).
+"""The pages made from finished results, and nothing else: index.html (self-contained), README.md (the gallery), and claims.md
+(what became of the textbook claims, where results bear on them).
 
 ``write`` makes them, ``problems`` says what no longer agrees with the result files. Pages hold no time of their own,
 so the same results make the same pages; images are left out of every comparison.
@@ -15,11 +16,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis import claims
 from analysis.files import write_whole
 from analysis.results import Result, ResultError, read_all
 
 STYLES = Path(__file__).with_name("styles")
-PAGE, GALLERY = "index.html", "README.md"
+PAGE, GALLERY, CLAIMS = "index.html", "README.md", "claims.md"
 BADGES = {
     "holds": ("good", "✓"),
     "holds with conditions": ("mixed", "◐"),
@@ -83,12 +85,36 @@ def page(results: Sequence[Result]) -> str:
     """index.html: style and figures inside, nothing fetched."""
     template = _environment(autoescape=True).get_template("index.html.j2")
     style = Markup((STYLES / "report.css").read_text(encoding="utf-8"))
-    return template.render(results=results, style=style, picture=_picture)
+    return template.render(results=results, style=style, picture=_picture, **_claims(results))
 
 
 def gallery(results: Sequence[Result]) -> str:
     """README.md: what a code host shows of the folder."""
-    return _environment(autoescape=False).get_template("README.md.j2").render(results=results)
+    return (
+        _environment(autoescape=False)
+        .get_template("README.md.j2")
+        .render(results=results, judged=claims.judged(results))
+    )
+
+
+def claims_page(results: Sequence[Result]) -> str:
+    """claims.md: the textbook claims."""
+    return _environment(autoescape=False).get_template("claims.md.j2").render(**_claims(results))
+
+
+def _claims(results: Sequence[Result]) -> dict[str, Any]:
+    return {
+        "judged": claims.judged(results),
+        "costs": claims.costs(),
+        "cost_note": claims.COST_NOTE,
+        "recorded": claims.recorded_costs(results),
+    }
+
+
+def _pages(results: Sequence[Result]) -> dict[str, str]:
+    """Every page by its file; claims.md where a result bears on a claim."""
+    made = {PAGE: page(results), GALLERY: gallery(results)}
+    return made | ({CLAIMS: claims_page(results)} if claims.judged(results) else {})
 
 
 def _results(reports: Path) -> list[Result]:
@@ -99,12 +125,12 @@ def _results(reports: Path) -> list[Result]:
 
 
 def write(reports: Path) -> list[Path]:
-    """Write both pages; ResultError where a result is missing, damaged or does not agree with its own files."""
+    """Write the pages; ResultError where a result is missing, damaged or does not agree with its own files."""
     results = _results(reports)
     broken = [problem for result in results for problem in _own_problems(result)]
     if broken:
         raise ResultError("; ".join(broken))
-    pages = {reports / PAGE: page(results), reports / GALLERY: gallery(results)}
+    pages = {reports / name: text for name, text in _pages(results).items()}
     for path, text in pages.items():
         write_whole(path, text.encode())
     return list(pages)
@@ -114,7 +140,7 @@ def problems(reports: Path) -> list[str]:
     """What is stale, one line a file; empty when everything agrees. ResultError as for ``write``."""
     results = _results(reports)
     found = [problem for result in results for problem in _own_problems(result)]
-    for name, made in ((PAGE, page(results)), (GALLERY, gallery(results))):
+    for name, made in _pages(results).items():
         try:
             there = (reports / name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):

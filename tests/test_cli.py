@@ -448,7 +448,7 @@ def broken_files(folder: Path) -> dict[str, str]:
         "cut.npy": "cut short", "long.npy": "too long", "head.npy": "", "cut.npz": "not an .npz archive, or cut short",
         "flipped.npz": "w: Bad CRC-32",
         "pickled.npy": "pickled objects are refused", "pickled.npz": "bad: pickled",
-        "empty": "empty", "text": "neither .npy nor .npz",
+        "empty": "empty", "text": "neither .npy, .npz, .safetensors nor .pt",
         "other.zip": "without .npy members", "liar.npz": "w: damaged",
         "missing.npy": "No such file", ".": "Is a directory",
     }  # fmt: skip

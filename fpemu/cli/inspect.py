@@ -62,7 +62,8 @@ def inspect(
 ) -> None:
     """Show what casting the tensors in FILES to low precision would lose: underflow, overflow, error, best loss scale.
 
-    FILES are .npy, .npz or files of fpemu.save, of any size: they are read piece by piece, and never unpickled.
+    FILES are .npy, .npz, .safetensors or files of fpemu.save, of any size: they are read piece by piece, and never
+    unpickled. A .pt is read by PyTorch, where that is installed, weights only.
     Shares are of the non-zero elements and of the energy (sum of squares).
 
     \b

@@ -1,4 +1,4 @@
-"""The tensors of a file, in pieces of bounded size: .npy memory-mapped, members of .npz streamed out of the archive."""
+"""The tensors of a file, in pieces of bounded size: .npy and .safetensors memory-mapped, members of .npz streamed out of the archive."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fpemu.cli.checkpoints import is_safetensors, safetensors_entries, safetensors_pieces, torch_tensors, why_skipped
 from fpemu.formats import FloatFormat
 from fpemu.io import CODES, DAMAGE, FORMAT, Header, check_length, opened_archive, read_header, read_identity
 
@@ -53,13 +54,44 @@ def tensors(path: str, raw: FloatFormat | None) -> Iterator[Tensor | Skipped]:
     Raises ValueError and OSError where the file as a whole cannot be read.
     """
     with open(path, "rb") as stream:
-        magic = stream.read(6)
-    if magic == b"\x93NUMPY":
+        magic = stream.read(9)
+    if magic[:6] == b"\x93NUMPY":
         yield _from_npy(path, raw)
     elif magic[:2] == b"PK":
-        yield from _from_npz(path, raw)
+        yield from (_from_torch(path) if _is_torch(path) else _from_npz(path, raw))
+    elif is_safetensors(magic, os.path.getsize(path)):
+        yield from _from_safetensors(path)
     else:
-        raise ValueError("empty" if not magic else "neither .npy nor .npz")
+        raise ValueError("empty" if not magic else "neither .npy, .npz, .safetensors nor .pt")
+
+
+def _is_torch(path: str) -> bool:
+    """Whether an archive is one of torch.save."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except DAMAGE:
+        return False
+
+
+def _from_safetensors(path: str) -> Iterator[Tensor | Skipped]:
+    for entry in safetensors_entries(path):
+        if entry.dtype is None:
+            yield Skipped(entry.name, why_skipped(entry))
+            continue
+        kind = entry.dtype.name if entry.format is None else f"codes of {entry.format.name}"
+        yield Tensor(entry.name, kind, entry.shape, entry.format, safetensors_pieces(path, entry, CHUNK_BYTES))
+
+
+def _from_torch(path: str) -> Iterator[Tensor | Skipped]:
+    for one in torch_tensors(path):
+        if one.elements is None:
+            yield Skipped(one.name, f"elements of torch.{one.dtype}, which are no floats")
+            continue
+        kind = one.dtype if one.format is None else f"codes of {one.format.name}"
+        step = CHUNK_BYTES // one.elements.itemsize
+        flat = one.elements
+        yield Tensor(one.name, kind, one.shape, one.format, (flat[i : i + step] for i in range(0, flat.size, step)))
 
 
 def data_bytes(path: str) -> int:
