@@ -102,9 +102,16 @@ def draw_histogram(histogram: pd.DataFrame, lost: pd.DataFrame) -> Figure:
         top = float(shares.max())
         for power in SCALES[1:]:
             ax.annotate(
-                f"x{2**power:,}", (lowest - power, top * 0.9), (lowest, top * 0.9), va="center", ha="left", fontsize=8, color="#0072B2",
+                f"x{2**power:,}",
+                (lowest - power, top * 0.9),
+                (lowest, top * 0.9),
+                va="center",
+                ha="left",
+                fontsize=8,
+                color="#0072B2",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
                 arrowprops={"arrowstyle": "->", "color": "#0072B2"},
-            )  # fmt: skip
+            )
             top *= 0.8
         row = where(lost, step=step, power=0)
         ax.set_title(

@@ -123,7 +123,7 @@ def draw_stalls(stalls: pd.DataFrame, ratios: pd.DataFrame) -> Figure:
         x = part.index * (1 + 0.12 * (2 * place - 1))
         right.vlines(x, 100 * part.below_both, 100 * part.below_line, color=colour(name), linewidth=5, alpha=0.35)
         right.plot(x, 100 * part.cancelled, "o", color=colour(name), markersize=5, label=label(name))
-    log2_axis(left, "update over weight (absolute values)")
+    log2_axis(left, "update over weight (absolute values)", most=6)
     left.set_ylabel("weights (%)")
     right.set(xscale="log", xlabel="learning rate (no unit)", ylabel="updates cancelled (%)", ylim=(0, 100))
     figure.legend(loc="outside lower center", ncols=6)

@@ -160,19 +160,27 @@ def draw_pareto(replays: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(replays.trace))
     figure, axes = plt.subplots(1, len(names), figsize=(8, 3.8), sharey=True, squeeze=False)
     for ax, name in zip(axes[0], names, strict=True):
-        seen: set[tuple[float, float]] = set()
         for policy in LOSS_POLICIES:
             part = where(replays, trace=name, policy=policy)
             x, y = float(part.wasted_exponents.median()), 100 * float((part.skips / part.steps).median())
-            tint = TINTS.get(policy, "#8A9099")
-            ax.plot(x, y, "o", color=tint, markersize=5, markerfacecolor="white" if (part.stopped >= 0).any() else tint)
-            place = (round(x), round(y, 1))
-            if place not in seen:
-                ax.annotate(policy, (x, y), (3, 3), textcoords="offset points", fontsize=6.5, color=tint)
-            seen.add(place)
+            tint = TINTS.get(policy, "#B8BCC2")
+            fill = "white" if (part.stopped >= 0).any() else tint
+            label = policy if policy in TINTS and ax is axes[0, 0] else None
+            ax.plot(
+                x,
+                y,
+                "o",
+                color=tint,
+                markersize=6,
+                markerfacecolor=fill,
+                zorder=2 + (policy in TINTS),
+                linestyle="",
+                label=label,
+            )
         ax.set(title=name, xlabel="exponents unused (binades)")
         ax.set_yscale("symlog", linthresh=0.1)
     axes[0, 0].set_ylabel("skipped steps (%)")
+    figure.legend(loc="outside lower center", ncols=len(SHOWN))
     return figure
 
 

@@ -31,7 +31,7 @@ TINTS = {
     "nvfp4": "#8D5BA6",
 }
 RUNGS = {name: Rung(recipe, name, TINTS[name.partition("-")[0]]) for name, recipe in RECIPES.items()}
-STEPS = {"quick": 20, "full": 300}
+STEPS = {"quick": 20, "full": 120}
 EMULATED = ("fp16", "bf16")  # whose time is bounded
 MOST = 10.0  # times that of FP32 on the reproducible engine
 
