@@ -57,7 +57,7 @@ CLAIMS = (
         "Loss scaling prevents gradient underflow in FP16.",
         ("e11_ssd_histogram", "e13_loss_scaling", "e30_underflow_measures"),
         ("e30_underflow_measures", "measures"),
-        ("e01_gradient_underflow", "e28_scaler_tournament"),
+        ("e01_gradient_underflow", "e12_scale_bands", "e28_scaler_tournament"),
         gpu="Large detectors and speech models, where FP16 without a scale was reported to diverge.",
     ),
     Textbook(

@@ -116,6 +116,7 @@ def draw_rules(rules: pd.DataFrame) -> Figure:
     axes[0].set_ylim(bottom=15)
     axes[2].axhline(0, color="#333333", linewidth=0.8)
     axes[2].set_xticks(range(len(ELEMENTS)), [label(element) for element in ELEMENTS])
+    axes[2].set_xlabel("element format")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(RULES), title="scale rule")
     return figure
@@ -135,6 +136,7 @@ def draw_shrinkage(rules: pd.DataFrame) -> Figure:
         ax.set_title(label(element), color=colour(element))
         ax.set_xlabel("shrinkage of one tensor (%)")
     axes[0].set_yticks(range(len(DISTRIBUTIONS)), list(DISTRIBUTIONS))
+    axes[0].set_ylabel("distribution")
     axes[0].invert_yaxis()
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(RULES), title="scale rule")

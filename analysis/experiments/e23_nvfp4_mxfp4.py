@@ -95,6 +95,7 @@ def draw_schemes(schemes: pd.DataFrame) -> Figure:
                 ax.plot(values.median(), y, "o", color=tint, markersize=4.5, label=scheme if row == 0 else None)
         ax.set_xlabel(unit)
     axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylabel("tensor")
     axes[0].invert_yaxis()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)

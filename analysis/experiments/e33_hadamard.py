@@ -112,6 +112,7 @@ def draw_grids(grids: pd.DataFrame) -> Figure:
             )
             ax.plot(ends[1], y, "o", color=tint, label=f"{grid}, transformed" if row == 0 else None)
     ax.set_yticks(range(len(names)), names)
+    ax.set_ylabel("tensor")
     ax.invert_yaxis()
     ax.set_xlabel("SQNR (dB)")
     figure.legend(loc="outside lower center", ncols=4)

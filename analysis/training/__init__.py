@@ -1,5 +1,9 @@
 """Small real training in NumPy: real data, explicit forward and backward passes, nothing hidden behind autograd.
 
-`digits` loads the data, `mlp` holds the network and its two passes, `capture` trains and keeps the gradients of chosen
-steps, `emulated` repeats a backward pass with every tensor rounded to a low-precision format, `agreement` compares two.
+Training by recipe: `recipes` says what every tensor is kept and multiplied in, `numerics` runs a recipe, `layers` and `losses` are the
+passes, `networks` the MLP, the convolutional net, the GPT and the detector, `optimizers` the updates, `trainer` the loop; `digits`, `text` and
+`scenes` are the data, `small_tasks` puts them together for experiments.
+
+One backward pass looked at closely (e01): `mlp`, `capture` (gradients of chosen steps), `emulated` (the pass again with every tensor
+rounded), `agreement` (one gradient against another).
 """

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from math import inf, log2, nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import fpemu as fp
+from analysis.files import write_whole
 from analysis.training.agreement import agree
 from analysis.training.layers import Parameters
 from analysis.training.networks import Network
@@ -74,6 +77,12 @@ class History:
     parameters: Parameters = field(default_factory=dict)
     diverged: int | None = None
     stopped: str | None = None
+
+    def save_tensors(self, path: Path) -> None:
+        """The kept gradients as an .npz, whole or not at all; ``fpemu inspect`` shows what casts would lose of them."""
+        buffer = BytesIO()
+        np.savez_compressed(buffer, **{name.replace("/", "."): value for name, value in self.tensors.items()})  # type: ignore[arg-type]
+        write_whole(path, buffer.getvalue())
 
     def final_loss(self, last: int = 20) -> float:
         """Mean loss of the last steps, in nats; infinite if training diverged or its scaler gave up."""

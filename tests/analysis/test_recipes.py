@@ -1,10 +1,13 @@
 """Are the passes of every network the derivatives of its loss, and does a recipe do what its row says, and nothing else?"""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fpemu as fp
@@ -16,6 +19,7 @@ from analysis.training.numerics import FORWARD, Numerics, engine_of
 from analysis.training.optimizers import Optimizer, Rule, Visibility
 from analysis.training.recipes import RECIPES, Operand, Recipe, as_recipe
 from analysis.training.trainer import History, Plan, train
+from fpemu.cli import main
 
 RNG = np.random.default_rng(20)
 NETWORKS: dict[str, tuple[Network, Any, Any]] = {
@@ -253,6 +257,17 @@ def test_capture_measures_against_a_float32_pass(data: digits.Digits) -> None:
     assert (shadow.cosine > 0.999).all()
     kept = history.tensors["4/weight/fc1"]
     assert kept.shape == (64, 16) and "0/gradient/fc1" in history.tensors
+
+
+def test_kept_gradients_can_be_inspected(data: digits.Digits, tmp_path: Path) -> None:
+    path = tmp_path / "gradients.npz"
+    history = _train(data, "fp16", steps=2, capture=(1,), keep=("head",))
+    history.save_tensors(path)
+    result = CliRunner().invoke(main, ["inspect", str(path), "--json"])
+    shown = {one["name"]: one for one in json.loads(result.stdout)["files"][0]["tensors"]}
+    assert set(shown) == {"1.gradient.head", "1.operand.head", "1.weight.head"}
+    weight = history.tensors["1/weight/head"]
+    assert shown["1.weight.head"]["casts"][0]["new_zero"] == fp.tensor_stats(weight, ["fp16"])["fp16"].new_zero
 
 
 def test_rates_rise_and_fall() -> None:
