@@ -60,8 +60,11 @@ _APYTYPES: dict[str, Any] = {"package": "apytypes", "allocates": True, "handles"
 _TORCH_ALSO: dict[str, Any] = {"package": "torch", "threaded": True}
 
 TABLE: tuple[Contender, ...] = (
-    *(_roofline("copy", kind, roofline.copy) for kind in ("encode", "quantize", "decode")),
-    *(_roofline("copy past the cache", kind, roofline.copy_past) for kind in ("encode", "quantize", "decode")),
+    *(_roofline("copy", kind, roofline.copy) for kind in ("encode", "quantize", "decode", "blocks")),
+    *(
+        _roofline("copy past the cache", kind, roofline.copy_past)
+        for kind in ("encode", "quantize", "decode", "blocks")
+    ),
     *(_roofline("read", kind, roofline.read) for kind in ("stats", "histogram")),
     _roofline("copy", "arithmetic", roofline.operands),
     _roofline("numpy sgemm, which emulates nothing", "matmul", roofline.sgemm),
@@ -85,6 +88,7 @@ TABLE: tuple[Contender, ...] = (
     _numpy("numpy", "decode", peers.numpy_decode),
     Contender("gfloat", "decode", peers.gfloat_decode, **_GFLOAT),
     Contender("apytypes", "decode", peers.apytypes_decode, **_APYTYPES),
+    _ours("blocks", ours.blocks),
     _ours("stats", ours.stats, allocates=True),
     Contender("ml_dtypes", "stats", peers.numpy_stats, "ml_dtypes", allocates=True),
     _ours("histogram", ours.histogram, allocates=True),

@@ -10,7 +10,8 @@ import numpy as np
 
 import fpemu as fp
 from benchmarks.timing import Run
-from benchmarks.works import BITS, MAIN, Array, Work, scales
+from benchmarks.works import BITS, MAIN, MX_BLOCK, Array, Work, scales
+from fpemu.scaling import mx
 from fpemu.targets import chain, host
 
 
@@ -44,6 +45,12 @@ def decode(work: Work, x: Array, threads: int) -> Run:
     """``fp.decode`` into an array."""
     out = np.empty(x.shape, work.writes)
     return _writing(out, threads, partial(fp.decode, x, work.cast.format, dtype=work.dtype, out=out))
+
+
+def blocks(work: Work, x: Array, threads: int) -> Run:
+    """``fpemu.scaling.mx`` into an array; its scales and flags are allocated."""
+    out = np.empty(x.shape, work.writes)
+    return _writing(out, threads, partial(mx, x, work.cast.format, block=MX_BLOCK, out=out))
 
 
 def encode_at_run_time(work: Work, x: Array, threads: int) -> Run:

@@ -43,6 +43,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "other roundings": (Target(SHARE, 0.4),),
     "stochastic rounding": (Target(SHARE, 0.5),),
     "float64 input": (Target(SHARE, 0.4),),
+    "MX blocks": (Target(SHARE, 0.5),),
     "tensor_stats": (Target(RATE, 0.25e9),),
     "matmul on tensor cores": (Target(RATE, 4e9, unit="MAC"),),
     "matmul in 16 bits": (Target(RATE, 8e9, unit="MAC"),),

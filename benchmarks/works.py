@@ -21,6 +21,7 @@ Array = np.ndarray[Any, Any]
 MAIN = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 BITS = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 ELEM, MAC = "elem", "MAC"  # what a work is counted in: elements, multiply-adds
+MX_BLOCK = 32  # elements that share a scale
 ARITY = {"add": 2, "multiply": 2, "divide": 2, "sqrt": 1, "fma": 3}  # operands of fpemu.arithmetic's operations
 LOW_HALVES = (0, 1, 0x0FFF, 0x1000, 0x1001, 0x7FFF, 0x8000, 0x8001, 0xFFFF)
 
@@ -30,7 +31,7 @@ class Work:
     """One thing to do to a large array."""
 
     group: str  #: names its targets, and its table
-    kind: str  #: encode, quantize, decode, stats, histogram, arithmetic or matmul: names its contenders
+    kind: str  #: encode, quantize, decode, blocks, stats, histogram, arithmetic or matmul: names its contenders
     casts: tuple[Cast, ...] = ()
     dtype: str = "float32"  #: of the values, read or (decode) written
     strided: bool = False  #: reads every second element of an array
@@ -83,6 +84,8 @@ class Work:
             return f"{self.operation} {self.cast.format.name}"
         if self.kind == "matmul":
             return f"matmul {self.engine_name}"
+        if self.kind == "blocks":
+            return f"scaling.mx {source} -> {self.cast.format.name}, blocks of {MX_BLOCK}"
         if self.kind == "stats":
             return f"tensor_stats {source}, {len(self.casts)} formats"
         return f"exponent_histogram {source}"
@@ -99,7 +102,7 @@ class Work:
         """The dtype of the output; None where only a few numbers come out."""
         if self.kind == "matmul":
             return self.engine.accumulator.code_dtype
-        if self.kind in ("encode", "arithmetic"):
+        if self.kind in ("encode", "blocks", "arithmetic"):
             return self.cast.format.code_dtype
         return np.dtype(self.dtype) if self.kind in ("quantize", "decode") else None
 
@@ -150,6 +153,7 @@ WORKS: tuple[Work, ...] = (
     *_works("float64 input", "encode", MAIN, "float64"),
     *_works("float16 input", "encode", _by_width(8), "float16"),
     *_works("strided input", "encode", ("float8_e4m3fn",), strided=True),
+    *_works("MX blocks", "blocks", ("float8_e4m3fn", "float4_e2m1fn")),
     Work("tensor_stats", "stats", tuple(Cast(name) for name in MAIN)),
     Work("exponent_histogram", "histogram"),
     *(Work("arithmetic", "arithmetic", (Cast("float16"),), operation=name) for name in ARITY),

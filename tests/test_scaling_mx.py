@@ -290,6 +290,23 @@ def test_errors() -> None:
             bad()
 
 
+@pytest.mark.parametrize("size", [64, 8192])
+def test_out(size: int) -> None:
+    """Codes land where they are asked to, by either way."""
+    x = np.random.default_rng(2).standard_normal((2, size)).astype(np.float32)
+    out = np.empty(x.shape, np.uint8)
+    result = mx(x, "e4m3", out=out)
+    assert result.codes is out and np.array_equal(out, mx(x, "e4m3").codes)
+    for wrong, error in (
+        (out.astype(np.uint16), TypeError),
+        (out[:1], ValueError),
+        (out.T.copy().T, ValueError),
+        ([], TypeError),
+    ):
+        with pytest.raises(error, match="out must be"):
+            mx(x, "e4m3", out=wrong)  # type: ignore[arg-type]
+
+
 def test_arrays_on_a_gpu_are_refused() -> None:
     class There:
         @property
@@ -298,3 +315,33 @@ def test_arrays_on_a_gpu_are_refused() -> None:
 
     with pytest.raises(TypeError, match="GPU"):
         mx(There(), "e4m3")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [*ELEMENTS, "float8_e4m3fnuz", "binary8p4se", "bfloat16"])
+def test_loops_are_the_general_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One compiled pass gives what whole arrays give, for every rule, block and special value; the general way is held against exact rationals above."""
+    from fpemu.targets import host_scaling
+
+    format, rng = FORMATS[name], np.random.default_rng(8)
+    for block in (16, 32) if name == "e2m1" else (32,):
+        plain = blocks(format, np.float32, block, count=400)
+        sparse = np.where(rng.random(plain.shape) < 0.9, 0, plain).astype(np.float32)
+        few = (rng.integers(0, 3, plain.shape) * np.exp2(rng.integers(-20, 20, (len(plain), 1)))).astype(np.float32)
+        x = np.concatenate([plain, sparse, few, with_specials(plain), -plain])
+        assert host_scaling.takes(x, saturating(name), block, True)
+        for rule in RULES:
+            for special in Special:
+                fast = mx(x, name, block=block, rule=rule, special=special)
+                with monkeypatch.context() as patch:
+                    patch.setattr(host_scaling, "takes", lambda *facts: False)
+                    slow = mx(x, name, block=block, rule=rule, special=special)
+                for what in ("codes", "scales", "fates"):
+                    np.testing.assert_array_equal(
+                        getattr(fast, what), getattr(slow, what), err_msg=f"{rule} {special} {what}"
+                    )
+                assert fast.cut == slow.cut and fast.codes.dtype == slow.codes.dtype
+    many = rng.standard_normal((3, 700, 64)).astype(
+        np.float32
+    )  # in threads, and an end of fewer blocks than are worked on at once
+    assert np.array_equal(mx(many, name).codes[1], mx(many[1], name).codes)
+    assert mx(many, name).scales.shape == (3, 700, 2)

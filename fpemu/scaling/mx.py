@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fpemu.arrays import Codes, as_counter, encode
 from fpemu.formats import FORMATS, FloatFormat
-from fpemu.kernels.spec import LANE64
+from fpemu.kernels.spec import LANE32, LANE64
 from fpemu.policies import Cast, Overflow, Policy, Rounding, Stochastic
-from fpemu.scaling.blocks import Array, Cut, as_extent, cut_along, reduce_blocks, spread
+from fpemu.scaling.blocks import Array, Cut, as_extent, blocks_shape, cut_along, reduce_blocks, spread
 from fpemu.scaling.mx_rules import ScaleRule, rule_numbers
 from fpemu.scaling.scaled import Scaled, fates_of
 from fpemu.scaling.values import Values, element_format, host_values
+from fpemu.targets import host_scaling
 
 E8M0 = FORMATS["e8m0"]
 SCALE_NAN = 0xFF
@@ -41,6 +45,7 @@ def mx(
     stochastic: Stochastic | str = Stochastic.A,
     seed: int = 0,
     offset: int = 0,
+    out: Codes | None = None,
 ) -> Scaled:
     """Blocks of elements with a common power of two: MXFP8, MXFP6, MXFP4 and their like.
 
@@ -61,6 +66,7 @@ def mx(
         infinity clamps, and a NaN is kept in a format that has one (else its block is NaN).
     rounding, random_bits, stochastic, seed, offset: of the elements, as for ``fpemu.encode``; the random word of an element
         is that of its C-order index in x.
+    out: a C-contiguous array of x's shape and the format's ``code_dtype`` for the codes.
 
     Returns
     -------
@@ -68,15 +74,51 @@ def mx(
 
     Raises
     ------
-    TypeError: x is not floating point, or lies on a GPU; block, axis or seed is no int.
-    ValueError: block < 1, no such axis, a 0-d array, an unknown rule or policy (the message lists the valid ones).
+    TypeError: x is not floating point, or lies on a GPU; block, axis or seed is no int; ``out`` is no such array.
+    ValueError: block < 1, ``out`` of another shape or layout, no such axis, a 0-d array, an unknown rule or policy (the message lists the valid ones).
     """
     values, extent = host_values(x), as_extent("block", block)
     cut = cut_along(axis, extent, values.shape)
     chosen, policy = ScaleRule(rule), Special(special)
     seed, offset = as_counter("seed", seed), as_counter("offset", offset)
     cast = Cast(element_format(format), rounding, Overflow.SATURATE, random_bits=random_bits, stochastic=stochastic)
-    return _in_steps(values, cast, cut, chosen, policy, seed, offset)
+    codes = None if out is None else _checked(out, values.shape, cast.format)
+    if host_scaling.takes(values, cast, extent, cut[-1] == extent):
+        return _in_loops(values, cast, cut, chosen, policy, extent, codes)
+    result = _in_steps(values, cast, cut, chosen, policy, seed, offset)
+    if codes is None:
+        return result
+    codes[...] = result.codes
+    return replace(result, codes=codes)
+
+
+def _checked(out: Any, shape: tuple[int, ...], format: FloatFormat) -> Codes:
+    if not isinstance(out, np.ndarray) or out.dtype != format.code_dtype:
+        raise TypeError(
+            f"out must be a NumPy array of {format.code_dtype}, not {getattr(out, 'dtype', type(out).__name__)}"
+        )
+    if out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError(f"out must be C-contiguous, writeable and of shape {shape}; it has shape {out.shape}")
+    return out
+
+
+def _in_loops(
+    x: Values, cast: Cast, cut: Cut, rule: ScaleRule, special: Special, block: int, out: Codes | None
+) -> Scaled:
+    """float32, blocks along the last axis, to nearest even: one compiled pass; blocks it leaves go the general way."""
+    codes, scales, fates, later = host_scaling.quantise(x, cast, block, *rule_numbers(rule, cast.format, LANE32), out)
+    if later.size:
+        rest = _in_steps(np.ascontiguousarray(x).reshape(-1, block)[later], cast, (1, block), rule, special, 0, 0)
+        codes.reshape(-1, block)[later], scales[later], fates[later] = rest.codes, rest.scales[:, 0], rest.fates[:, 0]
+    shape = blocks_shape(x.shape, cut)
+    return Scaled(
+        codes.reshape(x.shape) if out is None else out,
+        scales.reshape(shape),
+        cast.format,
+        E8M0,
+        cut,
+        fates.reshape(shape),
+    )
 
 
 def _in_steps(x: Values, cast: Cast, cut: Cut, rule: ScaleRule, special: Special, seed: int, offset: int) -> Scaled:
