@@ -136,13 +136,11 @@ def draw_bands(bands: pd.DataFrame) -> Figure:
                     alpha=shade,
                     linewidth=3,
                     solid_capstyle="butt",
-                    label=f"step {step}" if row == 0 else None,
                 )
         ax.set_yticks(range(len(layers)), layers, fontsize=7.5)
         ax.invert_yaxis()
         ax.set_title(name)
         log2_axis(ax, "loss scale", most=8)
-        ax.legend(fontsize=7, loc="lower left")
     axes[0, 0].set_ylabel("layer")
     return figure
 
