@@ -3,6 +3,9 @@
 Importing it loads no plotting library, touches no GPU and compiles nothing.
 """
 
+from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
+
 from fpemu.arithmetic import (
     Relation,
     abs,
@@ -34,6 +37,14 @@ from fpemu.sums import dot, sum
 from fpemu.targets.threads import get_threads, set_threads
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> _ModuleType:
+    """``fpemu.scaling``, imported when it is first asked for."""
+    if name == "scaling":
+        return _import_module("fpemu.scaling")
+    raise AttributeError(f"module 'fpemu' has no attribute {name!r}")
+
 
 __all__ = [
     "ENGINES",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -305,6 +307,12 @@ def test_out(size: int) -> None:
     ):
         with pytest.raises(error, match="out must be"):
             mx(x, "e4m3", out=wrong)  # type: ignore[arg-type]
+
+
+def test_the_package_offers_it_without_loading_the_compiler() -> None:
+    code = "import sys, fpemu; fpemu.scaling.mx; assert 'numba' not in sys.modules; fpemu.scalings"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "no attribute 'scalings'" in result.stderr, result.stderr
 
 
 def test_arrays_on_a_gpu_are_refused() -> None:

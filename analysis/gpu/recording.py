@@ -99,7 +99,7 @@ class Recording:
     def read(cls, folder: Path) -> Recording:
         """Read a folder, check every digest and every shape; RecordingError names what is wrong with which file."""
         kind, manifest = _read_manifest(folder)
-        archives = {entry["file"]: _read_file(folder / entry["file"], entry) for entry in manifest["files"]}
+        archives = {entry["file"]: read_archive(folder / entry["file"], entry) for entry in manifest["files"]}
         parts: dict[str, PartData] = {}
         for entry in manifest["parts"]:  # a base comes before what is built on it
             try:
@@ -117,12 +117,7 @@ def about(device: Mapping[str, Any], software: Mapping[str, Any]) -> dict[str, s
 
 def _read_manifest(folder: Path) -> tuple[Kind, dict[str, Any]]:
     path = f"{folder.name}/{MANIFEST}"
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except OSError as error:
-        raise RecordingError(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise RecordingError(f"{path}: not JSON ({error})") from None
+    manifest = read_json(folder)
     kind = _kind(manifest)
     if kind is None or manifest.get("schema") != SCHEMA:
         kinds = " or ".join(repr(one.title) for one in KINDS.values())
@@ -153,7 +148,19 @@ def _kind(manifest: Any) -> Kind | None:
     return next((kind for kind in KINDS.values() if kind.title == title), None)
 
 
-def _read_file(path: Path, entry: dict[str, Any]) -> dict[str, NDArray[Any]]:
+def read_json(folder: Path) -> Any:
+    """The manifest of a folder as it stands there; RecordingError where there is none, or no JSON."""
+    path = f"{folder.name}/{MANIFEST}"
+    try:
+        return json.loads((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise RecordingError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise RecordingError(f"{path}: not JSON ({error})") from None
+
+
+def read_archive(path: Path, entry: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """The arrays of a file whose digest is the one recorded; RecordingError otherwise."""
     where = f"{path.parent.name}/{path.name}"
     try:
         content = path.read_bytes()

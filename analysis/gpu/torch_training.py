@@ -76,7 +76,7 @@ class Forward:
         return F.embedding(x, self.p[f"{layer.name}.tokens"]) + self.p[f"{layer.name}.positions"][: x.shape[1]]
 
     def _attention(self, layer: layers.Attention, x: Tensor) -> Tensor:
-        inputs, output = layer._maps
+        inputs, output = layer.maps
         batch, time_, _ = x.shape
         joined = self._linear(inputs, x).reshape(batch, time_, 3, layer.heads, -1)
         query, key, value = joined.permute(2, 0, 3, 1, 4)

@@ -30,7 +30,7 @@ from analysis import environment, fingerprint
 from analysis.files import digest, write_whole
 from analysis.gpu.part import Unavailable
 from analysis.gpu.record import CannotRecord
-from analysis.gpu.recording import MANIFEST, TRAINING, RecordingError, archive, write
+from analysis.gpu.recording import MANIFEST, TRAINING, RecordingError, archive, read_archive, read_json, write
 from analysis.gpu.training_tasks import KEPT, MODES, TASKS, Mode, Task
 
 SCHEMA = 1
@@ -211,18 +211,13 @@ class TrainingRecording:
     def read(cls, folder: Path) -> TrainingRecording:
         """Read a folder and check digests and shapes; RecordingError names what is wrong with which file."""
         where = f"{folder.name}/{MANIFEST}"
-        try:
-            manifest = json.loads((folder / MANIFEST).read_bytes())
-        except OSError as error:
-            raise RecordingError(f"{where}: {error.strerror or error}") from None
-        except ValueError as error:
-            raise RecordingError(f"{where}: not JSON ({error})") from None
+        manifest = read_json(folder)
         if not is_training(manifest) or manifest.get("schema") != SCHEMA:
             raise RecordingError(f"{where}: is no {TRAINING!r} of schema {SCHEMA}")
         keys: Arrays = {}
         runs: dict[tuple[str, str], Arrays] = {}
         try:
-            archives = {entry["file"]: _read(folder / entry["file"], entry["sha256"]) for entry in manifest["files"]}
+            archives = {entry["file"]: read_archive(folder / entry["file"], entry) for entry in manifest["files"]}
             for run in manifest["runs"]:
                 task, mode, arrays = str(run["task"]), str(run["mode"]), archives[run["file"]]
                 if task not in TASKS or mode not in MODES:
@@ -241,15 +236,3 @@ class TrainingRecording:
 def is_training(manifest: Any) -> bool:
     """Whether a manifest is that of a recording of training."""
     return isinstance(manifest, dict) and manifest.get("kind") == TRAINING
-
-
-def _read(path: Path, sha256: str) -> Arrays:
-    where = f"{path.parent.name}/{path.name}"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RecordingError(f"{where}: {error.strerror or error}") from None
-    if digest(content) != sha256:
-        raise RecordingError(f"{where}: is not the file that was recorded (its SHA-256 differs)")
-    with np.load(BytesIO(content), allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}

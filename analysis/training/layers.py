@@ -185,14 +185,15 @@ class Attention:
     gain: float = 1.0
 
     @property
-    def _maps(self) -> tuple[Linear, Linear]:
+    def maps(self) -> tuple[Linear, Linear]:
+        """The linear layers that make queries, keys and values of the input, and the output of what they mix."""
         return (
             Linear(f"{self.name}.inputs", self.width, 3 * self.width),
             Linear(f"{self.name}.output", self.width, self.width, self.gain),
         )
 
     def initialise(self, rng: np.random.Generator) -> Parameters:
-        return {name: value for one in self._maps for name, value in one.initialise(rng).items()}
+        return {name: value for one in self.maps for name, value in one.initialise(rng).items()}
 
     def _split(self, x: Array) -> Array:
         batch, time, _ = x.shape
@@ -203,7 +204,7 @@ class Attention:
         return np.ascontiguousarray(x.transpose(1, 3, 0, 2, 4)).reshape(batch, time, -1)
 
     def forward(self, p: Parameters, x: Array, n: Numerics) -> tuple[Array, Saved]:
-        inputs, output = self._maps
+        inputs, output = self.maps
         joined, inputs_saved = inputs.forward(p, x, n)
         query, key, value = self._split(joined)
         scale = x.dtype.type(1 / sqrt(query.shape[-1]))
@@ -217,7 +218,7 @@ class Attention:
         return y, (inputs_saved, output_saved, query, key, value, weights, scale)
 
     def backward(self, p: Parameters, saved: Saved, dy: Array, n: Numerics, gradients: Parameters) -> Array:
-        inputs, output = self._maps
+        inputs, output = self.maps
         inputs_saved, output_saved, query, key, value, weights, scale = saved
         d_mixed = self._split(output.backward(p, output_saved, dy, n, gradients))[0]
         d_weights = n.kept(n.attention_product(d_mixed, value.swapaxes(-1, -2)))

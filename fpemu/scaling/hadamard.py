@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fpemu.arrays import as_counter
-from fpemu.kernels.random import GOLDEN, seed_key
 from fpemu.scaling.blocks import Array, as_axis, as_extent
 from fpemu.scaling.values import Values, host_values
 
@@ -49,6 +48,8 @@ def hadamard(x: ArrayLike, size: int = 16, *, axis: int = -1, seed: int = 0, inv
 
 
 def _signs(size: int, seed: int) -> Array:
+    from fpemu.kernels.random import GOLDEN, seed_key
+
     key = seed_key(seed)
     return np.array([1 - 2 * (seed_key(key + (i - 1) * GOLDEN) >> 63) for i in range(size)])
 

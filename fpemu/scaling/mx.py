@@ -16,7 +16,6 @@ from fpemu.scaling.blocks import Array, Cut, as_extent, blocks_shape, cut_along,
 from fpemu.scaling.mx_rules import ScaleRule, rule_numbers
 from fpemu.scaling.scaled import Scaled, fates_of
 from fpemu.scaling.values import Values, element_format, host_values
-from fpemu.targets import host_scaling
 
 E8M0 = FORMATS["e8m0"]
 SCALE_NAN = 0xFF
@@ -83,6 +82,8 @@ def mx(
     seed, offset = as_counter("seed", seed), as_counter("offset", offset)
     cast = Cast(element_format(format), rounding, Overflow.SATURATE, random_bits=random_bits, stochastic=stochastic)
     codes = None if out is None else _checked(out, values.shape, cast.format)
+    from fpemu.targets import host_scaling
+
     if host_scaling.takes(values, cast, extent, cut[-1] == extent):
         return _in_loops(values, cast, cut, chosen, policy, extent, codes)
     result = _in_steps(values, cast, cut, chosen, policy, seed, offset)
@@ -106,6 +107,8 @@ def _in_loops(
     x: Values, cast: Cast, cut: Cut, rule: ScaleRule, special: Special, block: int, out: Codes | None
 ) -> Scaled:
     """float32, blocks along the last axis, to nearest even: one compiled pass; blocks it leaves go the general way."""
+    from fpemu.targets import host_scaling
+
     codes, scales, fates, later = host_scaling.quantise(x, cast, block, *rule_numbers(rule, cast.format, LANE32), out)
     if later.size:
         rest = _in_steps(np.ascontiguousarray(x).reshape(-1, block)[later], cast, (1, block), rule, special, 0, 0)
