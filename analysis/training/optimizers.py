@@ -56,6 +56,10 @@ class Visibility:
         u, e = intended.astype(np.float64).ravel(), effective.astype(np.float64).ravel()
         self.uu, self.ee, self.ue = self.uu + float(u @ u), self.ee + float(e @ e), self.ue + float(u @ e)
 
+    def __add__(self, other: Visibility) -> Visibility:
+        """Two tensors together."""
+        return Visibility(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
     @property
     def cancelled_share(self) -> float:
         """Of the updates that are not zero; NaN if all are."""
@@ -75,7 +79,10 @@ class Visibility:
 
 @dataclass
 class Optimizer:
-    """The state of an optimizer under a recipe.  Weights are float32 arrays that hold values of the master format."""
+    """The state of an optimizer under a recipe.  Weights are float32 arrays that hold values of the master format.
+
+    ``seen``: how much of the last step's updates reached each parameter.
+    """
 
     rule: Rule
     recipe: Recipe
@@ -84,6 +91,7 @@ class Optimizer:
     second: Parameters = field(default_factory=dict)
     compensation: Parameters = field(default_factory=dict)
     steps: int = 0
+    seen: dict[str, Visibility] = field(default_factory=dict)
 
     def start(self, parameters: Parameters) -> Parameters:
         """Parameters as they are kept."""
@@ -92,14 +100,14 @@ class Optimizer:
     def step(self, parameters: Parameters, gradients: Parameters, rate: float | None = None) -> Visibility:
         """Update the parameters in place; ``rate`` instead of the rule's, for schedules."""
         self.steps += 1
-        seen = Visibility()
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for place, (name, value) in enumerate(parameters.items()):
                 delta = self._delta(name, value, gradients[name], self.rule.rate if rate is None else rate)
                 new = self._updated(name, value, delta, place)
-                seen.add(delta, new - value)
+                self.seen[name] = Visibility()
+                self.seen[name].add(delta, new - value)
                 parameters[name] = new
-        return seen
+        return sum(self.seen.values(), Visibility())
 
     def _delta(self, name: str, w: Array, g: Array, rate: float) -> Array:
         rule, one = self.rule, w.dtype.type

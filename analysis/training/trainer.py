@@ -63,8 +63,8 @@ class History:
     steps: a row a step: loss; scale; overflow, applied; log2_amax of the unscaled gradients; cancelled, update_cosine and
         update_gain of the updates (NaN where none was applied).
     layers: a row for each gradient measured: step, role (``gradient``: by a layer's output; ``weight``: by its weights; ``operand``: what
-        products get of the former; ``shadow``: gradients by weights against a float32 pass), layer, and the sums of
-        ``analysis.training.agreement`` with their measures.
+        products get of the former; ``shadow``: gradients by weights against a float32 pass; ``update``: intended updates against those that
+        reached the weights, ``new_zero`` counting the cancelled), layer, and the sums of ``analysis.training.agreement`` with their measures.
     tensors: kept gradients by ``step/role/layer``.
     parameters: as they are at the end.  diverged: the step at which the loss or a weight was no finite number, or None.
     stopped: what the scaler said when it gave up, or None.
@@ -127,6 +127,8 @@ def train(
         except ScalerStopped as error:
             history.stopped, applied = str(error), False
         seen = optimizer.step(parameters, gradients, plan.rate(step)) if applied else Visibility()
+        if observer.step is not None and applied:
+            observer.updates(optimizer.seen)
         rows.append(
             {
                 **row,
@@ -180,6 +182,16 @@ class _Observer:
         exact = network.step(parameters, x, targets, Numerics("fp32"))[1]
         for name, g in exact.items():
             self._measure("shadow", name, g, gradients[name], None)
+
+    def updates(self, seen: Mapping[str, Visibility]) -> None:
+        """How much of each parameter's updates was seen."""
+        for name, one in seen.items():
+            self.rows.append(
+                {
+                    "step": self.step, "role": "update", "layer": name, "nonzero": one.intended, "new_zero": one.cancelled,
+                    "new_zero_share": one.cancelled_share, "cosine": one.cosine, "gain": one.gain,
+                }
+            )  # fmt: skip
 
     def _measure(self, role: str, layer: str, before: Array, after: Array, format: str | None) -> None:
         if not np.isfinite(before).all():

@@ -251,7 +251,10 @@ def test_without_a_scaler_an_overflow_reaches_the_weights(data: digits.Digits) -
 def test_capture_measures_against_a_float32_pass(data: digits.Digits) -> None:
     history = _train(data, "fp16", steps=5, capture=(0, 4), keep=("fc1",))
     assert set(history.layers.step) == {0, 4}
-    assert set(history.layers.role) == {"gradient", "weight", "operand", "shadow"}
+    assert set(history.layers.role) == {"gradient", "weight", "operand", "shadow", "update"}
+    updates = history.layers[(history.layers.role == "update") & (history.layers.step == 4)]
+    assert set(updates.layer) == {"fc1.weight", "fc1.bias", "head.weight", "head.bias"}
+    assert updates.new_zero.sum() / updates.nonzero.sum() == history.steps.cancelled[4]
     shadow = history.layers[history.layers.role == "shadow"]
     assert set(shadow.layer) == {"fc1.weight", "fc1.bias", "head.weight", "head.bias"}
     assert (shadow.cosine > 0.999).all()
