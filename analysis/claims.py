@@ -75,9 +75,17 @@ CLAIMS = (
     ),
     Textbook(
         "FP8 is the next step, with scales for each tensor or block.",
-        ("e18_fp8_by_role", "e19_delayed_hangover", "e21_mx_scale_rules"),
+        ("e18_fp8_by_role", "e35_recipes"),
         ("e18_fp8_by_role", "gaps"),
-        ("e08_fp8_accumulator", "e20_delayed_growth", "e22_layernorm_gains", "e24_nvfp4_ladder", "e25_stochastic_4bit"),
+        (
+            "e08_fp8_accumulator",
+            "e19_delayed_hangover",
+            "e20_delayed_growth",
+            "e21_mx_scale_rules",
+            "e22_layernorm_gains",
+            "e24_nvfp4_ladder",
+            "e25_stochastic_4bit",
+        ),  # fmt: skip
         gpu="The speed of FP8 products, and instabilities that were reported late in long runs.",
     ),
     Textbook(
