@@ -85,7 +85,7 @@ CLAIMS = (
             "e22_layernorm_gains",
             "e24_nvfp4_ladder",
             "e25_stochastic_4bit",
-        ),  # fmt: skip
+        ),
         gpu="The speed of FP8 products, and instabilities that were reported late in long runs.",
     ),
     Textbook(
