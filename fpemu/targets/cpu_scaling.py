@@ -13,7 +13,7 @@ from fpemu.targets.cpu import Driver, compiled, frozen_spec, made_once, read_onl
 from fpemu.targets.wide import use_widest_registers
 
 OCCUPIED, SEVERAL, DEAD, CLIPPED, SINGLE_CODE = 1, 2, 8, 16, 32  # as scaling.Fate
-TOGETHER = 64  # blocks worked on at once: what they need stays in the first cache
+TOGETHER = 32  # blocks worked on at once: what they need stays in the first cache
 RECOUNT, LATER = 128, 255  # flags between the passes: elements are to be counted; left to the general way
 
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from fpemu.kernels.spec import LANE32, EncodeSpec, Plan, encode_plan, encode_spec, fits_lane
 from fpemu.policies import Cast, Rounding
-from fpemu.targets.cpu_scaling import LATER, RECOUNT, block_driver, recount_driver
+from fpemu.targets.cpu_scaling import LATER, block_driver, recount_driver
 from fpemu.targets.threads import run_parts
 
 Array = np.ndarray[Any, Any]
 BLOCKS = (16, 32, 64, 128, 256)  # whole registers
+CHUNK = 1 << 18  # elements of a chunk between the two loops
 FROM = 1 << 12  # elements from which a compiled loop is worth it
 
 
@@ -47,12 +48,14 @@ def quantise(x: Array, cast: Cast, block: int, raised: int, lower: int, out: Arr
     codes = np.empty(bits.size, cast.format.code_dtype) if out is None else out.reshape(-1)
     scales, fates = np.zeros(bits.size // block, np.uint8), np.empty(bits.size // block, np.uint8)
 
+    recount = recount_driver(block, codes.dtype)
+
     def part(first: int, stop: int) -> None:
-        some = slice(first * block, stop * block)
-        flags = fates[first:stop]
-        driver(bits[some], codes[some], scales[first:stop], flags, numbers)
-        if (flags & RECOUNT).any():
-            recount_driver(block, codes.dtype)(bits[some], codes[some], flags)
+        for start in range(first, stop, CHUNK // block):
+            end = min(start + CHUNK // block, stop)
+            some, flags = slice(start * block, end * block), fates[start:end]
+            driver(bits[some], codes[some], scales[start:end], flags, numbers)
+            recount(bits[some], codes[some], flags)  # while they are in the cache
 
     run_parts(part, len(scales), 64, bits.size)
     return Quantised(codes, scales, fates, np.flatnonzero(fates == LATER))
