@@ -10,6 +10,7 @@ from fpemu.kernels.block_scale import LARGEST_FAST, inverse_bits, scale_code
 from fpemu.kernels.encode import encode
 from fpemu.kernels.spec import LANE32, EncodeSpec, Plan
 from fpemu.targets.cpu import Driver, compiled, frozen_spec, made_once, read_only, writable
+from fpemu.targets.streaming import LINE, fetch_line
 from fpemu.targets.wide import use_widest_registers
 
 OCCUPIED, SEVERAL, DEAD, CLIPPED, SINGLE_CODE = 1, 2, 8, 16, 32  # as scaling.Fate
@@ -44,7 +45,10 @@ def block_driver(plan: Plan, spec: EncodeSpec, block: int, writes: np.dtype[Any]
                 for i in range(length):
                     sizes[i] = max(sizes[2 * i], sizes[2 * i + 1])
             # 2. The scales.
+            ahead = (start + TOGETHER) * block
             for b in range(count):
+                for i in range(0, block, LINE // 4):
+                    fetch_line(bits, ahead + b * block + i)  # of the blocks that come next, while there is time
                 code = scale_code(sizes[b], up, down)
                 inverse = np.uint32(inverse_bits(min(code, np.int32(LARGEST_FAST)))).view(np.float32)
                 scales[start + b] = np.uint8(code)
