@@ -124,3 +124,23 @@ def test_a_wrong_conversion_of_tensors_is_told() -> None:
         check_conversion(lambda x: 1 // 0, "float32", "e4m3", takes="torch")
     with pytest.raises(ValueError, match="torch has no dtype for float6_e2m3fn"):
         check_conversion(lambda x: x, "float6_e2m3fn", "e4m3", takes="torch")
+
+
+@pytest.mark.parametrize("rows", [64, 4096])  # whole arrays, and the compiled pass
+def test_mx_does_not_depend_on_flushed_subnormals(rows: int) -> None:
+    """torch.set_flush_denormal changes what the machine does with subnormals, in this thread; MX codes, scales and flags stay."""
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((rows, 32)) * 2.0 ** rng.integers(-148, -110, (rows, 1))).astype(np.float32)
+    threads = fp.get_threads()
+    fp.set_threads(1)
+    try:
+        for name in ("e4m3", "e5m2", "e2m1"):
+            kept = fp.scaling.mx(x, name)
+            assert torch.set_flush_denormal(True)
+            flushed = fp.scaling.mx(x, name)
+            torch.set_flush_denormal(False)
+            for what in ("codes", "scales", "fates"):
+                assert np.array_equal(getattr(kept, what), getattr(flushed, what)), (name, what)
+    finally:
+        torch.set_flush_denormal(False)
+        fp.set_threads(threads)

@@ -1,7 +1,8 @@
 """Float32 scales: of a whole tensor, by its own amax or by the past's, and of tiles (as Transformer Engine has them).
 
 These schemes are defined by float32 operations: a scale is max / amax, rounded to float32; an element is x times the scale,
-rounded to float32, then to the format, saturating; and what decoding multiplies by is 1 / scale, rounded to float32.
+rounded to float32, then to the format, saturating; and what decoding multiplies by is 1 / scale, rounded to float32.  Subnormals are
+kept: a machine that was told to flush them gives other results.
 """
 
 from __future__ import annotations

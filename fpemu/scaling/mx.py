@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fpemu.arrays import Codes, as_counter, encode
+from fpemu.arrays import Codes, as_counter, decode, encode
 from fpemu.formats import FORMATS, FloatFormat
 from fpemu.kernels.spec import LANE32, LANE64
 from fpemu.policies import Cast, Overflow, Policy, Rounding, Stochastic
@@ -17,7 +17,7 @@ from fpemu.scaling.mx_rules import ScaleRule, rule_numbers
 from fpemu.scaling.scaled import Scaled, fates_of
 from fpemu.scaling.values import Values, element_format, host_values
 
-E8M0 = FORMATS["e8m0"]
+E8M0, FLOAT32 = FORMATS["e8m0"], FORMATS["float32"]
 SCALE_NAN = 0xFF
 SMALLEST_SCALE, LARGEST_SCALE = 0, 254  # codes of 2**-127 and 2**127
 
@@ -125,8 +125,10 @@ def _in_loops(
 
 
 def _in_steps(x: Values, cast: Cast, cut: Cut, rule: ScaleRule, special: Special, seed: int, offset: int) -> Scaled:
-    """Any format, rounding and layout: whole arrays, in float64."""
+    """Any format, rounding and layout: whole arrays, in float64, which has no subnormals of float32 for a machine to flush."""
     format = cast.format
+    if x.dtype == np.float32:
+        x = np.asarray(decode(np.ascontiguousarray(x).view(np.uint32), FLOAT32, dtype=np.float64))
     # 1. The largest magnitude of each block, as float64 bits, which are ordered like magnitudes.
     magnitude = np.abs(x)
     finite = np.isfinite(x)

@@ -23,8 +23,9 @@ def block_driver(plan: Plan, spec: EncodeSpec, block: int, writes: np.dtype[Any]
     """``driver(bits, codes, scales, fates, numbers)`` over whole blocks of a flat array; a block it cannot take gets the flag LATER.
 
     ``numbers``, uint32: ``raised`` and ``lower`` of the rule (kernels/block_scale.py); the bits of half the format's smallest value, which
-    and below which a magnitude becomes zero, and of its largest.  x / 2**e is one exact float32 product: where it leaves the normal
-    range, it lies so far below the smallest value of the format that it becomes zero whether the machine keeps it or not.
+    and below which a magnitude becomes zero, and of its largest; and the smallest code of a scale under which an input that is subnormal
+    in float32 becomes zero.  x / 2**e is one exact float32 product: where an input or the product leaves the normal range, it becomes
+    zero in the format whether the machine keeps subnormals or not.
     """
     plan, frozen = Plan(*plan), frozen_spec(spec, LANE32)
     mask, infinity = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
@@ -32,6 +33,7 @@ def block_driver(plan: Plan, spec: EncodeSpec, block: int, writes: np.dtype[Any]
     def block_loop(bits, codes, scales, fates, numbers):
         use_widest_registers()
         up, down, bottom, top = numbers[0], np.int32(numbers[1]), numbers[2], numbers[3]
+        lowest = np.int32(numbers[4])
         sizes, inverses = np.empty(TOGETHER * block, np.uint32), np.empty(TOGETHER * block, np.float32)
         for start in range(0, scales.size, TOGETHER):
             count = min(TOGETHER, scales.size - start)
@@ -68,7 +70,8 @@ def block_driver(plan: Plan, spec: EncodeSpec, block: int, writes: np.dtype[Any]
                     flags = (OCCUPIED | SEVERAL) | (CLIPPED if scaled > top else 0) | (DEAD if scaled <= bottom else 0)
                     apart = (row[first] & mask) != 0 and (row[first + 1] & mask) != 0 and out[first] != out[first + 1]
                     flags |= 0 if apart else RECOUNT
-                if largest >= infinity or scales[start + b] > LARGEST_FAST:
+                code = np.int32(scales[start + b])
+                if largest >= infinity or code > LARGEST_FAST or (largest > np.uint32(0) and code < lowest):
                     flags = LATER
                 fates[start + b] = np.uint8(flags)
 

@@ -44,7 +44,9 @@ def quantise(x: Array, cast: Cast, block: int, raised: int, lower: int, out: Arr
         int(np.float32(value).view(np.uint32)) for value in (cast.format.smallest_subnormal / 2, cast.format.max)
     )
     driver = block_driver(plan, spec, block, cast.format.code_dtype)
-    numbers = np.array([raised, lower, least, most], np.uint32)
+    # An input below 2**-126 is below 2**(1 - code) once scaled: zero, if that is at most half of the smallest value.
+    lowest = max(3 - int(np.frexp(cast.format.smallest_subnormal)[1]), 0)
+    numbers = np.array([raised, lower, least, most, lowest], np.uint32)
     codes = np.empty(bits.size, cast.format.code_dtype) if out is None else out.reshape(-1)
     scales, fates = np.zeros(bits.size // block, np.uint8), np.empty(bits.size // block, np.uint8)
 
