@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fpemu.scaling import ScalerStopped, loss_scaler
+from fpemu.scaling import LossScaler, ScalerStopped, loss_scaler
 
 F32 = np.float32
 
@@ -96,14 +96,41 @@ class DeepSpeed:
         return not overflow
 
 
+class ApexHysteresis:
+    """The CUDA kernel: it has no floor, and leaves out a growth to infinity."""
+
+    def __init__(self, interval: int) -> None:
+        self.scale, self.growth, self.hysteresis, self.interval = F32(2.0**32), 0, 2, interval
+
+    def step(self, overflow: bool) -> bool:
+        if overflow:
+            self.hysteresis -= 1
+            self.growth = 0
+            if self.hysteresis <= 0:
+                self.scale = F32(self.scale * 0.5)
+            return False
+        self.growth += 1
+        if self.growth == self.interval:
+            self.growth = 0
+            with np.errstate(over="ignore"):
+                grown = F32(np.float64(self.scale) * 2.0)
+            self.scale = grown if np.isfinite(grown) else self.scale
+        self.hysteresis = 2
+        return True
+
+
 class Fairseq:
-    def __init__(self, init: float, interval: int) -> None:
+    def __init__(self, init: float, interval: int, tolerance: float = 0.0) -> None:
         self.scale, self.iteration, self.last, self.window = init, 0, -1, interval
+        self.tolerance, self.rescaled, self.overflows = tolerance, -1, 0
 
     def step(self, overflow: bool) -> bool:
         if overflow:
             before, self.last = self.scale, self.iteration
-            self.scale /= 2
+            self.overflows += 1
+            if self.overflows / (self.iteration - self.rescaled) >= self.tolerance:
+                self.scale /= 2
+                self.rescaled, self.overflows = self.iteration, 0
             if self.scale <= 1e-4:
                 self.scale = before
                 raise Stop
@@ -111,6 +138,7 @@ class Fairseq:
             return False
         if (self.iteration - self.last) % self.window == 0:
             self.scale *= 2
+            self.rescaled = self.iteration
         self.iteration += 1
         return True
 
@@ -139,6 +167,11 @@ ORIGINALS: dict[str, Any] = {
     "keras3": lambda: Torch(2.0**15, N, ceiling=False),
     "static": Static,
 }
+# What a row becomes when its attributes are changed.
+OVERRIDDEN: dict[str, Any] = {
+    "megatron-consecutive": (lambda: ApexHysteresis(N), {"at_floor": "none", "finite_growth": True}),
+    "fairseq": (lambda: Fairseq(2.0**15, N, 0.25), {"tolerance": 0.25}),
+}
 # Long runs of either kind, as training has them; alternating bits would never grow or reach a floor.
 TRACES = st.lists(st.tuples(st.booleans(), st.integers(1, 90)), max_size=8).map(
     lambda runs: [overflow for overflow, length in runs for _ in range(length)]
@@ -148,7 +181,18 @@ TRACES = st.lists(st.tuples(st.booleans(), st.integers(1, 90)), max_size=8).map(
 @pytest.mark.parametrize("name", ORIGINALS)
 @given(trace=TRACES)
 def test_a_rule_is_its_original(name: str, trace: list[bool]) -> None:
-    original, ours = ORIGINALS[name](), loss_scaler(name, **({} if name == "static" else {"interval": N}))
+    follow(ORIGINALS[name](), loss_scaler(name, **({} if name == "static" else {"interval": N})), trace)
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+@given(trace=st.one_of(TRACES, st.lists(st.booleans(), max_size=60)))
+def test_an_overridden_rule_is_its_original(name: str, trace: list[bool]) -> None:
+    original, changed = OVERRIDDEN[name]
+    follow(original(), loss_scaler(name, interval=N, **changed), trace)
+
+
+def follow(original: Any, ours: LossScaler, trace: list[bool]) -> None:
+    """Both take every step of the trace, to where the original raises."""
     for step, overflow in enumerate(trace):
         assert float(original.scale) == ours.scale, step
         try:
@@ -167,3 +211,9 @@ def test_its_ends(name: str) -> None:
     """Overflows until it stops or rests, then growth: the ends that short random traces seldom reach."""
     test_a_rule_is_its_original.hypothesis.inner_test(name=name, trace=[True] * 200 + [False] * 900 + [True] * 3)  # type: ignore[attr-defined]
     test_a_rule_is_its_original.hypothesis.inner_test(name=name, trace=[False] * 900)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+@pytest.mark.parametrize("trace", [[True] * 200 + [False] * 900 + [True] * 3, [False] * 900])
+def test_its_ends_overridden(name: str, trace: list[bool]) -> None:
+    test_an_overridden_rule_is_its_original.hypothesis.inner_test(name=name, trace=trace)  # type: ignore[attr-defined]

@@ -54,6 +54,16 @@ def test_a_scale_of_2_32_costs_17_skips():
     assert replay.applied[17:].all() and replay.scale[-1] == 2.0**15
 
 
+@pytest.mark.parametrize(("ceiling", "skips"), [(24, 6), (25, 5)])
+def test_the_sawtooth_of_a_short_interval(ceiling, skips):
+    """Steady gradients: a climb from 2^16, then one skip every 201 steps."""
+    replay = simulate(loss_scaler("torch", interval=200), np.full(3000, 15.5 - ceiling))
+    climb = 200 * (ceiling + 1 - 16)  # the first step with a scale too large
+    assert np.flatnonzero(replay.overflow).tolist() == list(range(climb, 3000, 201))
+    assert replay.summary()["skips"] == skips
+    assert replay.scale.max() == 2.0 ** (ceiling + 1)
+
+
 def test_overflow_begins_at_the_tie():
     below = np.nextafter(np.log2(65520.0), 0)
     static = loss_scaler("static", init=1.0)

@@ -22,6 +22,7 @@ class LossScaler:
         self.scale = self._number(policy.init)
         self._good = 0
         self._hysteresis = policy.hysteresis
+        self._since_move = self._overflows = 0  # steps since it grew or backed off, overflows since it backed off
 
     def _number(self, value: float) -> float:
         if not self.policy.single:
@@ -50,6 +51,7 @@ class LossScaler:
         if isinstance(overflow, float):
             raise TypeError(f"{self.policy.name} takes whether the step overflowed, a bool, not {overflow}")
         policy = self.policy
+        self._since_move += 1
         if not overflow:
             self._good += 1
             if policy.refill == "good step":
@@ -59,9 +61,12 @@ class LossScaler:
                 grown = self._number(min(self.scale * policy.growth, policy.cap))
                 if isfinite(grown) or not policy.finite_growth:
                     self.scale = grown
-                self._hysteresis = policy.hysteresis
+                self._hysteresis, self._since_move = policy.hysteresis, 0
             return True
         self._good = 0
+        self._overflows += 1
+        if self._overflows / self._since_move < policy.tolerance:
+            return False
         self._hysteresis = max(self._hysteresis - 1, 0)
         if self._hysteresis:
             return False
@@ -70,6 +75,7 @@ class LossScaler:
         if reached is not None and reached <= policy.floor:
             raise ScalerStopped(f"{policy.name}: overflow at scale {self.scale:g}, floor {policy.floor:g}")
         self.scale = backed if policy.at_floor == "none" else max(backed, policy.floor)
+        self._since_move = self._overflows = 0
         return False
 
 
