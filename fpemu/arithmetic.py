@@ -34,11 +34,13 @@ from fpemu.arrays import (
     encode,
     ml_format,
     nan_refused,
+    refuse_subclass,
     value_dtype_of,
 )
 from fpemu.formats import FloatFormat, as_format
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
 from fpemu.targets.dispatch import on_device
+from fpemu.targets.environment import in_default_environment
 
 Source = FloatFormat | str | None
 Sources = Source | Sequence[Source]
@@ -53,6 +55,7 @@ class Relation(IntEnum):
     UNORDERED = 2
 
 
+@in_default_environment
 def add(
     a: ArrayLike,
     b: ArrayLike,
@@ -100,6 +103,7 @@ def add(
     return _operate("add", (a, b), format, policies, source, seed, offset, out)
 
 
+@in_default_environment
 def subtract(
     a: ArrayLike,
     b: ArrayLike,
@@ -122,6 +126,7 @@ def subtract(
     return _operate("subtract", (a, b), format, policies, source, seed, offset, out)
 
 
+@in_default_environment
 def multiply(
     a: ArrayLike,
     b: ArrayLike,
@@ -144,6 +149,7 @@ def multiply(
     return _operate("multiply", (a, b), format, policies, source, seed, offset, out)
 
 
+@in_default_environment
 def divide(
     a: ArrayLike,
     b: ArrayLike,
@@ -166,6 +172,7 @@ def divide(
     return _operate("divide", (a, b), format, policies, source, seed, offset, out)
 
 
+@in_default_environment
 def sqrt(
     x: ArrayLike,
     format: FormatLike,
@@ -187,6 +194,7 @@ def sqrt(
     return _operate("sqrt", (x,), format, policies, source, seed, offset, out)
 
 
+@in_default_environment
 def fma(
     a: ArrayLike,
     b: ArrayLike,
@@ -213,6 +221,7 @@ def fma(
     return _operate("fma", (a, b, c), format, policies, source, seed, offset, out)
 
 
+@in_default_environment
 def minimum(
     a: ArrayLike,
     b: ArrayLike,
@@ -238,6 +247,7 @@ def minimum(
     return _operate("minimum", (a, b), format, policies, source, seed, offset, out)
 
 
+@in_default_environment
 def maximum(
     a: ArrayLike,
     b: ArrayLike,
@@ -260,6 +270,7 @@ def maximum(
     return _operate("maximum", (a, b), format, policies, source, seed, offset, out)
 
 
+@in_default_environment
 def minimum_number(
     a: ArrayLike,
     b: ArrayLike,
@@ -282,6 +293,7 @@ def minimum_number(
     return _operate("minimum_number", (a, b), format, policies, source, seed, offset, out)
 
 
+@in_default_environment
 def maximum_number(
     a: ArrayLike,
     b: ArrayLike,
@@ -304,6 +316,7 @@ def maximum_number(
     return _operate("maximum_number", (a, b), format, policies, source, seed, offset, out)
 
 
+@in_default_environment
 def negate(
     x: ArrayLike,
     format: FormatLike,
@@ -329,6 +342,7 @@ def negate(
     return _operate("negate", (x,), format, policies, source, seed, offset, out)
 
 
+@in_default_environment
 def absolute(
     x: ArrayLike,
     format: FormatLike,
@@ -353,6 +367,7 @@ def absolute(
 abs = absolute
 
 
+@in_default_environment
 def compare(
     a: ArrayLike,
     b: ArrayLike,
@@ -492,6 +507,7 @@ def output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[An
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    refuse_subclass(out, "out")
     if out.dtype != dtype or not out.dtype.isnative:
         raise TypeError(f"out must have dtype {dtype}, not {out.dtype}")
     if out.shape != shape:

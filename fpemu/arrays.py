@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fpemu.formats import FORMATS, FloatFormat, as_format
-from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
+from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast, as_random_bits
 from fpemu.targets.dispatch import on_device
+from fpemu.targets.environment import in_default_environment
 
 if TYPE_CHECKING:
     from fpemu.targets.chain import Passes, Source
@@ -69,6 +70,8 @@ def encode(
         before anything is written.
     """
     array = x if type(x) is np.ndarray else as_values(x)
+    if random_bits is not None and type(random_bits) is not int:
+        random_bits = as_random_bits(random_bits)
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
     result: Codes = _convert(_encoding(type(array), array.dtype, format, policies), array, out, seed, offset)
     return result
@@ -103,6 +106,8 @@ def quantize(
     TypeError, ValueError: as ``encode``; ValueError too where the dtype cannot hold every finite value of the format.
     """
     array = x if type(x) is np.ndarray else as_values(x)
+    if random_bits is not None and type(random_bits) is not int:
+        random_bits = as_random_bits(random_bits)
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
     result: Values = _convert(_quantizing(type(array), array.dtype, format, policies, dtype), array, out, seed, offset)
     return result
@@ -156,6 +161,8 @@ def cast(
     ValueError.
     """
     bits, from_format = _codes(codes, source)
+    if random_bits is not None and type(random_bits) is not int:
+        random_bits = as_random_bits(random_bits)
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
     result: Codes = _convert(_casting(type(bits), from_format, target, policies), bits, out, seed, offset)
     return result
@@ -184,7 +191,11 @@ class Conversion(NamedTuple):
 
 
 def _cached(function: Callable[..., Conversion]) -> Callable[..., Conversion]:
-    """Work out each combination of arguments once; one that cannot be hashed cannot be valid, and says why."""
+    """Work out each combination of arguments once; one that cannot be hashed cannot be valid, and says why.
+
+    (Arguments that are equal are taken for the same: an int must be one when it comes here, for 1 == True == 1.0.)
+    """
+    function = in_default_environment(function)
     remembered = lru_cache(maxsize=4096)(function)
 
     @wraps(function)
@@ -305,17 +316,38 @@ def _source_of(dtype: SourceType) -> tuple[Source, np.dtype[Any]]:
 
 def as_values(x: ArrayLike) -> Any:
     """A NumPy array, or a device array for what lies on a GPU."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError("masked arrays are not taken: fill the masked elements first, x.filled(value)")
-    if isinstance(x, int) and not isinstance(x, bool):
+    if type(x) is int:
         raise TypeError("an int is not taken as a value: write it as a float, or decode() it if it is a code")
     there = on_device(x)
-    if there is not None:
-        return there
+    return as_plain(x, "floating-point values") if there is None else there
+
+
+def as_plain(x: ArrayLike, what: str) -> NDArray[Any]:
+    """A plain NumPy array of what is given on the host.
+
+    A subclass says more of its elements than their values (which of them are masked, in which unit they are); a result could not,
+    so it is a TypeError.  (A memory map says where they lie, no more.)
+    """
+    refuse_subclass(x)
+    if isinstance(x, (list, tuple)):
+        for element in x:
+            refuse_subclass(element)
     try:
         return np.asarray(x)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{type(x).__name__} is not an array of floating-point values: {error}") from None
+        raise TypeError(f"{type(x).__name__} is not an array of {what}: {error}") from None
+
+
+def refuse_subclass(x: object, name: str = "x") -> None:
+    """TypeError for an array of a subclass other than ``numpy.memmap``."""
+    if not isinstance(x, np.ndarray) or type(x) in (np.ndarray, np.memmap):
+        return
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"masked arrays are not taken: fill the masked elements first, {name}.filled(value)")
+    kind = f"{type(x).__module__}.{type(x).__name__}"
+    raise TypeError(
+        f"{name} is a {kind}, and its result would be a plain array: pass numpy.asarray({name}) if that is meant"
+    )
 
 
 def _no_float(dtype: np.dtype[Any]) -> str:
@@ -381,7 +413,8 @@ def codes_of(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Codes,
     own = ml_format(array.dtype)
     source = _format_of_codes(own, format)
     if own is not None:
-        return array.view(_UNSIGNED[array.dtype.itemsize]), own
+        bits = array.view(_UNSIGNED[array.dtype.itemsize].newbyteorder(array.dtype.byteorder))
+        return bits.astype(own.code_dtype, copy=False), own
     if array.dtype.kind not in "iu" and not (array.size == 0 and array.dtype == np.float64):
         raise TypeError(
             f"codes of {source.name} are {source.code_dtype} integers, not {array.dtype}; encode() makes them"
@@ -398,10 +431,7 @@ def codes_of(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Codes,
 def _code_array(codes: ArrayLike) -> NDArray[Any]:
     if on_device(codes) is not None:
         raise TypeError("codes on a GPU are not taken here: copy them to the host first")
-    try:
-        return np.asarray(codes)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{type(codes).__name__} is not an array of codes: {error}") from None
+    return as_plain(codes, "codes")
 
 
 def value_dtype_of(dtype: np.dtype[Any], target: FloatFormat) -> np.dtype[Any]:
@@ -441,6 +471,7 @@ def _checked_output(out: NDArray[Any], bits: Codes, dtype: np.dtype[Any]) -> Cod
     """Check the array to write to; returns the input, copied where writing would change what is still to be read."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    refuse_subclass(out, "out")
     if out.dtype != dtype or not out.dtype.isnative:
         raise TypeError(f"out must have dtype {dtype}, not {out.dtype}")
     if out.shape != bits.shape:

@@ -18,6 +18,7 @@ from fpemu.formats import FloatFormat
 from fpemu.kernels.random import random_counter, random_word, seed_key
 from fpemu.policies import Cast, Rounding, Stochastic
 from fpemu.reference import Explanation, Gap, Real
+from fpemu.targets.environment import in_default_environment
 
 FLOAT64 = "float64"
 SHOWN_BITS = 32  # of a discarded tail that may have a thousand
@@ -26,6 +27,7 @@ _HEXADECIMAL = re.compile(r"([+-]?)0x([0-9a-f]*)\.?([0-9a-f]*)(?:p([+-]?\d+))?",
 
 
 # ---- text to value --------------------------------------------------------------------------------------------------
+@in_default_environment
 def parse_value(text: str, source: str = FLOAT64) -> tuple[Real, bool]:
     """The value of a source format nearest to a text, rounded once, and whether the text is exactly that.
 
@@ -85,6 +87,7 @@ def word_of(seed: int, index: int, random_bits: int) -> int:
 
 
 # ---- value to text --------------------------------------------------------------------------------------------------
+@in_default_environment
 def number(real: Real) -> str:
     """A value as text; see the module."""
     if isinstance(real, float):
@@ -144,6 +147,7 @@ def outward_chances(gap: Gap, cast: Cast) -> int:
 
 
 # ---- the record -----------------------------------------------------------------------------------------------------
+@in_default_environment
 def record(told: Explanation, cast: Cast) -> dict[str, Any]:
     """An explanation as plain data: strings for numbers (exact), ints for codes and bits, None where there is none."""
     format = cast.format
@@ -229,6 +233,7 @@ def _neighbour(code: int, magnitude: Fraction, negative: bool, format: FloatForm
     }
 
 
+@in_default_environment
 def sentence(told: Explanation, cast: Cast) -> str:
     """The rule that decided, with the evidence before it."""
     gap = told.gap

@@ -23,6 +23,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fpemu.targets.environment import in_default_environment
+
 FLOAT64_PRECISION, FLOAT64_EMIN, FLOAT64_EMAX = 53, -1022, 1023
 FLOAT32_PRECISION, FLOAT32_EMIN, FLOAT32_EMAX = 24, -126, 127
 
@@ -273,6 +275,7 @@ class FloatFormat:
             f"{self.emax}); keep its codes, or use fpemu.reference for exact values"
         )
 
+    @in_default_environment
     def _value(self, code: int) -> float:
         try:
             significand, exponent = self.scientific(code)

@@ -19,12 +19,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fpemu import pairs
+from fpemu.arrays import as_plain
 from fpemu.formats import FloatFormat, as_format
 from fpemu.policies import Rounding
+from fpemu.targets.environment import in_default_environment
 
 Shares = dict[str, NDArray[Any]]
 
 
+@in_default_environment
 @dataclass(frozen=True)
 class Band:
     """Power-of-two loss scales that serve: 2**lowest to 2**highest; None where there is no bound on that side."""
@@ -54,6 +57,7 @@ class Band:
         return (self.lowest is None or self.lowest <= exponent) and (self.highest is None or exponent <= self.highest)
 
 
+@in_default_environment
 def intersect_bands(bands: Iterable[Band]) -> Band:
     """The scales that serve every tensor: the largest of the lowest, the smallest of the highest."""
     bands = list(bands)
@@ -65,6 +69,7 @@ def intersect_bands(bands: Iterable[Band]) -> Band:
     return Band(max(lowest, default=None), min(highest, default=None))
 
 
+@in_default_environment
 @dataclass(frozen=True, eq=False)
 class ExponentHistogram:
     """Counts and energies of a tensor's values by binade.
@@ -245,6 +250,7 @@ EMPTY = ExponentHistogram(
 )
 
 
+@in_default_environment
 def merge_histograms(parts: Sequence[ExponentHistogram]) -> ExponentHistogram:
     """The histogram of several tensors together: counts exactly, energies as if added exactly and rounded once."""
     filled = [part for part in parts if part.exponents.size]
@@ -269,6 +275,7 @@ def merge_histograms(parts: Sequence[ExponentHistogram]) -> ExponentHistogram:
     )
 
 
+@in_default_environment
 def highest_scale(amax: float, format: FloatFormat | str) -> int | None:
     """The largest k for which amax * 2**k does not overflow when rounded to nearest even; None for amax = 0.
 
@@ -309,7 +316,7 @@ def _target(format: FloatFormat | str) -> FloatFormat:
 
 
 def _integers(values: ArrayLike) -> NDArray[np.int64]:
-    array = np.asarray(values)
+    array = as_plain(values, "exponents")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"scale exponents are integers k of scales 2**k, not {array.dtype}")
     if array.size and (int(array.min()) < -(2**31) or int(array.max()) > 2**31):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fpemu.arrays import Codes
+from fpemu.arrays import Codes, as_plain
 from fpemu.arrays import codes_of as codes_of
 from fpemu.formats import FloatFormat, as_format
 
@@ -76,7 +76,7 @@ def unpack(packed: ArrayLike, format: FloatFormat | str, count: int | None = Non
     """
     source = as_format(format)
     group, width = _group(source)
-    array = np.asarray(packed)
+    array = as_plain(packed, "packed codes")
     if array.dtype != np.uint8:
         raise TypeError(f"packed codes are uint8, not {array.dtype}")
     if array.ndim == 0:

@@ -16,6 +16,7 @@ import numpy as np
 from fpemu.formats import FORMATS, Catalogue, FloatFormat, as_format
 from fpemu.histogram import ExponentHistogram
 from fpemu.stats import TensorStats
+from fpemu.targets.environment import in_default_environment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +44,7 @@ class Window(NamedTuple):
     overflow_from: float
 
 
+@in_default_environment
 def window(format: FloatFormat | str, scale: float = 1.0) -> Window:
     """The window of a format, moved by a scale, from its facts; for nearest rounding.
 
@@ -56,6 +58,7 @@ def window(format: FloatFormat | str, scale: float = 1.0) -> Window:
     return Window(zero, target.emin - shift, top - shift)
 
 
+@in_default_environment
 def exponent_histogram(
     tensor: ExponentHistogram | TensorStats,
     formats: Sequence[FloatFormat | str] = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
@@ -67,6 +70,7 @@ def exponent_histogram(
     return exponent_histograms({title: tensor}, formats, scale=scale)
 
 
+@in_default_environment
 def exponent_histograms(
     tensors: Mapping[str, ExponentHistogram | TensorStats],
     formats: Sequence[FloatFormat | str] = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
@@ -233,6 +237,7 @@ def short_name(format: FloatFormat | str) -> str:
     return next(iter(FORMATS.aliases(target.name)), target.name) if FORMATS.get(target.name) == target else target.name
 
 
+@in_default_environment
 def scale_text(scale: float) -> str:
     """A scale as a power of two where it is one, for matplotlib."""
     mantissa, exponent = frexp(scale)
@@ -247,6 +252,7 @@ def _percent(part: int, whole: int) -> str:
     return "< 0.01 %" if share < 0.01 else "> 99.99 %" if share > 99.99 else f"{share:.3g} %"
 
 
+@in_default_environment
 def save_figure(figure: Figure, file: Any, dpi: int = 150) -> None:
     """Write a figure as PNG, whole or not at all."""
     from fpemu.io import writing_whole

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fpemu.plots import short_name
 from fpemu.scaling.loss_simulation import Replay, ceiling
+from fpemu.targets.environment import in_default_environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#8
 MOST_STEPS = 4000  # drawn of a trace; more are thinned
 
 
+@in_default_environment
 def replays(trace: NDArray[np.float64], found: Sequence[Replay]) -> Figure:
     """Above each scaler's scale with its skipped steps as ticks, under the scale at which a step overflows; below what it wastes and skips.
 

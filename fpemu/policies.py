@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
+from operator import index
 from typing import TYPE_CHECKING, Any, Self
 
 from fpemu.formats import FloatFormat, as_format
@@ -169,8 +170,8 @@ class Cast:
             "overflow": Overflow(overflow),
             "subnormals": Subnormals(subnormals),
             "nan": NaN(nan),
-            "nan_code": nan_code,
-            "random_bits": random_bits,
+            "nan_code": None if nan_code is None else as_int("nan_code", nan_code),
+            "random_bits": as_random_bits(random_bits),
             "stochastic": Stochastic(stochastic),
             "via": via if via is None or isinstance(via, Cast) else Cast(via),
         }
@@ -179,10 +180,6 @@ class Cast:
         self._validate()
 
     def _validate(self) -> None:
-        if isinstance(self.random_bits, bool) or not isinstance(self.random_bits, int):
-            raise TypeError(f"random_bits must be an int, not {type(self.random_bits).__name__}")
-        if not 1 <= self.random_bits <= 32:
-            raise ValueError(f"random_bits must be 1 to 32, not {self.random_bits}")
         if self.rounding is Rounding.STOCHASTIC and self.format.precision + self.random_bits > 62:
             raise ValueError(
                 f"stochastic rounding to precision {self.format.precision} takes at most "
@@ -290,6 +287,21 @@ class Cast:
         nan = self.canonical_nan(False)
         clamps = OVERFLOW_RULES[self.overflow].finite_below[0] is To.LIMIT
         return self.format.smallest_code if clamps or nan is None else nan
+
+
+def as_int(name: str, value: Any) -> int:
+    """An int, of Python's type.  TypeError for a bool or float, though they may equal one."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    return index(value)
+
+
+def as_random_bits(value: Any) -> int:
+    """How many random bits: an int from 1 to 32."""
+    count = as_int("random_bits", value)
+    if not 1 <= count <= 32:
+        raise ValueError(f"random_bits must be 1 to 32, not {count}")
+    return count
 
 
 def _to_odd(cast: Cast, negative: bool, limit: int, outward: int) -> int:

@@ -25,6 +25,7 @@ import numpy as np
 
 from fpemu.formats import FloatFormat, as_format
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
+from fpemu.targets.environment import in_default_environment
 
 Real = Fraction | float  #: a rational; a float only for what is none: nan, inf, -inf and -0.0
 
@@ -106,6 +107,7 @@ def place(magnitude: Fraction, format: FloatFormat) -> Gap | None:
 
 
 # ---- codes to values ------------------------------------------------------------------------------------------------
+@in_default_environment
 def value(code: int, format: FloatFormat | str) -> Real:
     """What a code means: a Fraction, or the float nan, inf, -inf or -0.0.
 
@@ -145,6 +147,7 @@ def canonical_nan(format: FloatFormat) -> int | None:
     return top + 1 if format.signed and not format.negative_zero else None
 
 
+@in_default_environment
 def as_real(x: object) -> Real:
     """A float, NumPy float, int or Fraction as an exact value.  Raises TypeError for anything else."""
     if isinstance(x, (float, np.float16, np.float32)):
@@ -155,6 +158,7 @@ def as_real(x: object) -> Real:
     raise TypeError(f"take a float, an int or a Fraction, not {type(x).__name__}")
 
 
+@in_default_environment
 def as_float(real: Real) -> float:
     """The value as a float.  Raises ValueError where float64 does not hold it."""
     if isinstance(real, float):
@@ -173,6 +177,7 @@ def is_negative(real: Real) -> bool:
     return math.copysign(1.0, real) < 0 if isinstance(real, float) else real < 0
 
 
+@in_default_environment
 def neighbours(x: object, format: FloatFormat | str) -> tuple[Real | None, Real | None]:
     """The greatest value of the format that is <= x and the smallest that is >= x; x twice if it is one of them.
 
@@ -380,6 +385,7 @@ class Explanation:
         return None if number[0] is None or number[1] is None else number[0] - number[1]
 
 
+@in_default_environment
 def encode(
     x: object, cast: Cast | FloatFormat | str, random_word: int | None = None, source: FloatFormat | str | None = None
 ) -> int:
@@ -401,6 +407,7 @@ def encode(
     return explain(x, cast, random_word, source).code
 
 
+@in_default_environment
 def explain(
     x: object, cast: Cast | FloatFormat | str, random_word: int | None = None, source: FloatFormat | str | None = None
 ) -> Explanation:

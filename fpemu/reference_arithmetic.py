@@ -15,10 +15,12 @@ from fractions import Fraction
 from fpemu.formats import FloatFormat, as_format
 from fpemu.policies import Cast, Rounding, Subnormals, as_cast
 from fpemu.reference import Real, encode, is_negative, power_of_two, smallest_normal_exponent, value
+from fpemu.targets.environment import in_default_environment
 
 ROOT_BITS = 128  #: bits of a root beyond its leading one, more than precision and random bits together
 
 
+@in_default_environment
 def operate(
     operation: str,
     codes: Sequence[int],

@@ -20,6 +20,7 @@ from fpemu.formats import FloatFormat
 from fpemu.histogram import ExponentHistogram
 from fpemu.pairs import Pair
 from fpemu.policies import Cast, as_cast
+from fpemu.targets.environment import in_default_environment
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Sums(NamedTuple):
     nonfinite_out: Pair
 
 
+@in_default_environment
 @dataclass(frozen=True, eq=False)
 class FormatStats:
     """The mergeable part of a CastLoss."""
@@ -111,6 +113,7 @@ class FormatStats:
         )
 
 
+@in_default_environment
 @dataclass(frozen=True, eq=False)
 class TensorStats:
     """Statistics of a tensor and of what casts lose of it: a tidy table, one row for each format.
@@ -154,7 +157,7 @@ class TensorStats:
         return self.histogram.energy
 
     def __iter__(self) -> Iterator[CastLoss]:
-        return (self._loss(part) for part in self.formats)
+        return iter([self._loss(part) for part in self.formats])
 
     def __len__(self) -> int:
         return len(self.formats)
@@ -234,6 +237,7 @@ class TensorStats:
         )
 
 
+@in_default_environment
 def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale: float = 1.0, *, seed: int = 0,
                  offset: int = 0) -> TensorStats:  # fmt: skip
     """What casting ``x * scale`` to each of several formats loses, in one parallel pass.
@@ -273,6 +277,7 @@ def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale
     return host_stats.collect(bits, source, casts, factor, *counters)
 
 
+@in_default_environment
 def exponent_histogram(x: ArrayLike) -> ExponentHistogram:
     """The exponent histogram of ``x`` (values as ``fpemu.encode`` takes them)."""
     return tensor_stats(x, []).histogram

@@ -12,8 +12,10 @@ from fpemu.arithmetic import POLICIES, Operand, Source, Sources, opened, output
 from fpemu.arrays import Codes, FormatLike, Values, as_counter, decode, nan_refused
 from fpemu.orders import KAHAN, Order, as_order
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
+from fpemu.targets.environment import in_default_environment
 
 
+@in_default_environment
 def sum(
     x: ArrayLike,
     accumulator: FormatLike,
@@ -79,6 +81,7 @@ def sum(
     )
 
 
+@in_default_environment
 def dot(
     a: ArrayLike,
     b: ArrayLike,

@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike
 from fpemu.engines.catalogue import as_engine
 from fpemu.engines.matmul import _codes, _scales
 from fpemu.engines.model import Engine, promoted
+from fpemu.targets.environment import in_default_environment
 
 
+@in_default_environment
 @dataclass(frozen=True)
 class DotExplanation:
     """What ``explain_dot`` found.
@@ -44,6 +46,7 @@ class DotExplanation:
         return self.text()
 
 
+@in_default_environment
 def explain_dot(
     a: ArrayLike,
     b: ArrayLike,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fpemu.arrays import codes_of, decode, encode
+from fpemu.arrays import as_plain, codes_of, decode, encode, refuse_subclass
 from fpemu.engines.catalogue import as_engine
 from fpemu.engines.model import BlockSum, Chain, Engine, Library, Scaling, Wide, promoted
 from fpemu.formats import FloatFormat
 from fpemu.targets.dispatch import on_device
+from fpemu.targets.environment import in_default_environment
 
 Array = NDArray[Any]
 
 
+@in_default_environment
 def matmul(
     a: ArrayLike,
     b: ArrayLike,
@@ -78,12 +81,12 @@ def matmul(
 
 def _is_codes(x: ArrayLike) -> bool:
     """Whether an operand holds codes: integers, and no ml_dtypes values."""
-    return np.asarray(x).dtype.kind in "iu"
+    return as_plain(x, "codes or values").dtype.kind in "iu"
 
 
 def _codes(name: str, x: ArrayLike, format: FloatFormat) -> Array:
     """Codes of an operand."""
-    array = np.asarray(x)
+    array = as_plain(x, "codes or values")
     if isinstance(format, Wide):
         native = array.dtype.newbyteorder("=")
         if native == np.uint64:
@@ -177,6 +180,7 @@ def _result(shape: tuple[int, ...], c: Array | None, accumulator: FloatFormat) -
 def _write(result: Array, out: Array) -> Array:
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    refuse_subclass(out, "out")
     if out.dtype != result.dtype:
         raise TypeError(f"out must have dtype {result.dtype}, not {out.dtype}")
     if out.shape != result.shape:
@@ -226,8 +230,27 @@ def _chain(engine: Engine, a: Array, b: Array, out: Array, scales: Scales, seed:
 def _library(engine: Engine, a: Array, b: Array, out: Array, scales: Scales, seed: int) -> None:
     """A product of NumPy's, and the accumulator added to it."""
     with np.errstate(all="ignore"):
-        product = np.matmul(decode(a, engine.a), decode(b, engine.b))
+        left, right = decode(a, engine.a), decode(b, engine.b)
+        product = np.matmul(left, right) if _library_is_default() else np.einsum("...ij,...jk->...ik", left, right)
         out[...] = encode(product + decode(out, engine.accumulator), engine.accumulator)
+
+
+@cache
+def _library_is_default() -> bool:
+    """Whether the threads of NumPy's BLAS round to nearest and keep subnormals.
+
+    They are not ours, and keep the modes in which they were started: a library that was loaded before may have set them.  Without them
+    einsum multiplies, in this thread.
+    """
+    small = np.float32(2.0**-140)
+    one = np.array([[1, 1.5 * 2.0**-25], [-1, -1.5 * 2.0**-25], [1, -1.5 * 2.0**-26], [small, 0]], np.float32)
+    # Enough rows that every thread gets some, and enough work that there are several.
+    rows, ones = np.tile(one, (256, 1)), np.zeros((256, 256), np.float32)
+    ones[:2] = 1
+    padded = np.zeros((len(rows), 256), np.float32)
+    padded[:, :2] = rows
+    expected = np.tile(np.array([1, -1, 1, small], np.float32), 256)[:, None]
+    return bool((np.matmul(padded, ones) == expected).all())
 
 
 _RUN = {BlockSum: _block_sums, Chain: _chain, Library: _library}

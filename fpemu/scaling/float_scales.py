@@ -18,12 +18,14 @@ from fpemu.policies import Cast, Overflow, Policy, Rounding, Stochastic
 from fpemu.scaling.blocks import Array, Cut, as_extent, cut_last, reduce_blocks, spread, whole
 from fpemu.scaling.scaled import Scaled, fates_of
 from fpemu.scaling.values import element_format, single_values
+from fpemu.targets.environment import in_default_environment
 
 FLOAT32 = FORMATS["float32"]
 LARGEST_SCALE = np.float32(FLOAT32.max)
 EXPONENT_BITS = np.uint32(0x7F800000)
 
 
+@in_default_environment
 def per_tensor(
     x: ArrayLike,
     format: FloatFormat | str,
@@ -61,6 +63,7 @@ def per_tensor(
     return scaled_by(values, scales_of(amax_of(values, cut), cast.format, power_of_two), cast, cut, seed, offset)
 
 
+@in_default_environment
 def tiles(
     x: ArrayLike,
     format: FloatFormat | str,
@@ -103,6 +106,7 @@ class Algorithm(Policy):
     MOST_RECENT = "most-recent"  #: the last one
 
 
+@in_default_environment
 class DelayedScaling:
     """One tensor's scale, from what was seen in the past (Transformer Engine, DelayedScaling).
 

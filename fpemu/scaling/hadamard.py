@@ -8,8 +8,10 @@ from numpy.typing import ArrayLike
 from fpemu.arrays import as_counter
 from fpemu.scaling.blocks import Array, as_axis, as_extent
 from fpemu.scaling.values import Values, host_values
+from fpemu.targets.environment import in_default_environment
 
 
+@in_default_environment
 def hadamard(x: ArrayLike, size: int = 16, *, axis: int = -1, seed: int = 0, inverse: bool = False) -> Values:
     """Blocks along an axis times S H / sqrt(size): H of Sylvester's construction, S a diagonal of signs (arXiv 2509.25149).
 

@@ -8,12 +8,14 @@ from math import inf, isfinite
 import numpy as np
 
 from fpemu.scaling.loss_policies import LOSS_POLICIES, LossPolicy
+from fpemu.targets.environment import in_default_environment
 
 
 class ScalerStopped(FloatingPointError):
     """The scaler gave up, where the original raises."""
 
 
+@in_default_environment
 class LossScaler:
     """The state of a scaler; ``scale`` is the factor of the next step."""
 
@@ -79,6 +81,7 @@ class LossScaler:
         return False
 
 
+@in_default_environment
 class LogMaxScaler(LossScaler):
     """OpenSeq2Seq's: 2^(16 - (mean + 3.09 deviations)) of log2(amax), in float32, from moving averages.
 
@@ -113,6 +116,7 @@ class LogMaxScaler(LossScaler):
         return applied
 
 
+@in_default_environment
 def loss_scaler(name: str, **overrides: object) -> LossScaler:
     """A scaler by the name of its policy, with attributes of the row overridden.
 

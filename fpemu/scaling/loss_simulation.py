@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from fpemu.arrays import as_plain
 from fpemu.formats import FloatFormat, as_format
 from fpemu.scaling.loss import LossScaler, ScalerStopped, loss_scaler
+from fpemu.targets.environment import in_default_environment
 
 
+@in_default_environment
 @dataclass(frozen=True)
 class Replay:
     """A scaler's way through a trace; arrays have one element a step taken.
@@ -50,6 +53,7 @@ class Replay:
         }
 
 
+@in_default_environment
 def ceiling(format: FloatFormat | str) -> float:
     """log2 of where overflow begins: half way from the largest finite value to what would come next."""
     target = as_format(format)
@@ -57,6 +61,7 @@ def ceiling(format: FloatFormat | str) -> float:
     return log2(2 * significand + 1) + exponent - 1
 
 
+@in_default_environment
 def simulate(
     policy: str | LossScaler, trace: Sequence[float] | np.ndarray, format: FloatFormat | str = "fp16"
 ) -> Replay:
@@ -70,7 +75,7 @@ def simulate(
 
     Raises ValueError for a trace of other dimensions, an unknown policy or format.
     """
-    logs = np.asarray(trace, np.float64)
+    logs = as_plain(trace, "log2(amax)").astype(np.float64, copy=False)
     if logs.ndim != 1:
         raise ValueError(f"a trace has one dimension, this one {logs.ndim}")
     scaler = loss_scaler(policy) if isinstance(policy, str) else policy
@@ -97,6 +102,7 @@ def simulate(
     return Replay(scaler.policy.name, target.name, np.array(scales), *flags, np.array(headrooms), stopped, dead)
 
 
+@in_default_environment
 def tournament(
     policies: Iterable[str], trace: Sequence[float] | np.ndarray, format: FloatFormat | str = "fp16"
 ) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fpemu.arrays import Codes, as_counter, decode, encode
+from fpemu.arrays import Codes, as_counter, decode, encode, refuse_subclass
 from fpemu.formats import FORMATS, FloatFormat
 from fpemu.kernels.spec import LANE32, LANE64
 from fpemu.policies import Cast, Overflow, Policy, Rounding, Stochastic
@@ -16,6 +16,7 @@ from fpemu.scaling.blocks import Array, Cut, as_extent, blocks_shape, cut_along,
 from fpemu.scaling.mx_rules import ScaleRule, rule_numbers
 from fpemu.scaling.scaled import Scaled, fates_of
 from fpemu.scaling.values import Values, element_format, host_values
+from fpemu.targets.environment import in_default_environment
 
 E8M0, FLOAT32 = FORMATS["e8m0"], FORMATS["float32"]
 SCALE_NAN = 0xFF
@@ -31,6 +32,7 @@ class Special(Policy):
     )
 
 
+@in_default_environment
 def mx(
     x: ArrayLike,
     format: FloatFormat | str,
@@ -98,6 +100,7 @@ def _checked(out: Any, shape: tuple[int, ...], format: FloatFormat) -> Codes:
         raise TypeError(
             f"out must be a NumPy array of {format.code_dtype}, not {getattr(out, 'dtype', type(out).__name__)}"
         )
+    refuse_subclass(out, "out")
     if out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError(f"out must be C-contiguous, writeable and of shape {shape}; it has shape {out.shape}")
     return out

@@ -11,12 +11,14 @@ from fpemu.policies import Cast, Overflow, Rounding, Stochastic
 from fpemu.scaling.blocks import Array, cut_last, reduce_blocks, spread
 from fpemu.scaling.scaled import Scaled, fates_of
 from fpemu.scaling.values import single_values
+from fpemu.targets.environment import in_default_environment
 
 E2M1, E4M3, FLOAT32 = FORMATS["e2m1"], FORMATS["e4m3"], FORMATS["float32"]
 TO_SCALE = Cast(E4M3, overflow=Overflow.SATURATE)
 SMALLEST_GLOBAL = np.float32(FLOAT32.smallest_normal)
 
 
+@in_default_environment
 def nvfp4(
     x: ArrayLike,
     block: tuple[int, ...] = (1, 16),

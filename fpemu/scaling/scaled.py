@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from fpemu.arrays import Codes, Values, decode
 from fpemu.formats import FORMATS, FloatFormat
 from fpemu.scaling.blocks import Array, Cut, reduce_blocks, spread
+from fpemu.targets.environment import in_default_environment
 
 FLOAT32 = FORMATS["float32"]
 
@@ -28,6 +29,7 @@ class Fate(IntFlag):
     SINGLE_CODE = 32  #: several, not dead, and all inputs that are not zero have the same code, its sign included
 
 
+@in_default_environment
 @dataclass(frozen=True, eq=False, repr=False)
 class Scaled:
     """An array in a scaled format.

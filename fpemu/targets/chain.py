@@ -27,6 +27,7 @@ from fpemu.kernels.spec import (
     fits_lane,
 )
 from fpemu.policies import Cast
+from fpemu.targets.environment import in_default_environment
 
 Source = FloatFormat | Lane  # codes of a format (float16 and float32 are codes too), or the lane of float64
 
@@ -175,6 +176,7 @@ def quantize_passes(source: Source, cast: Cast, dtype: np.dtype[Any]) -> Passes:
     return encode_passes(source, cast) + decode_passes(cast.format, dtype)
 
 
+@in_default_environment
 def exact_values(codes: np.ndarray[Any, Any], source: FloatFormat, lane: Lane) -> np.ndarray[Any, Any]:
     """The lane's bits of the values of codes, by exact arithmetic: for any format, and not fast."""
     magnitude = (codes & np.array(source.magnitude_mask, codes.dtype)).astype(np.int64)

@@ -15,13 +15,14 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
-from numba import config, njit, types
+from numba import config, types
 
 from fpemu.kernels.convert import convert
 from fpemu.kernels.jit import kernel
 from fpemu.kernels.random import GOLDEN, random_counter, random_word
 from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
 from fpemu.targets.chain import Stages
+from fpemu.targets.environment import guarded_driver, in_default_environment
 from fpemu.targets.streaming import STRIP, copy_past_cache, finish_streaming
 from fpemu.targets.wide import use_widest_registers
 
@@ -80,10 +81,9 @@ def compiled(function: Callable[..., Any], facts: Any, *signature: Any, returns:
     """
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         # NumPy scalars warn where they wrap around, and where a signaling NaN is added to; the kernels mean it.
-        return np.errstate(over="ignore", invalid="ignore")(function)
+        return in_default_environment(np.errstate(over="ignore", invalid="ignore")(function))
     digest = hashlib.sha256(repr((SOURCE_DIGEST, facts)).encode()).hexdigest()[:24]
-    function.__qualname__ = f"{function.__name__}_{digest}"
-    return njit(returns(*signature), cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+    return guarded_driver(function, f"{function.__name__}_{digest}", returns(*signature))
 
 
 @kernel

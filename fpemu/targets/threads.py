@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import lru_cache, partial
 from typing import TypeVar
+
+from fpemu.targets.environment import take_default
 
 # Below this many elements one thread is faster: handing over a part costs about 30 us, in which a thread converts
 # some 10**5 elements (benchmarks/threshold.py measures the crossing).
@@ -49,7 +51,7 @@ def set_threads(count: int | None) -> None:
 @lru_cache(maxsize=4)
 def _pool(count: int, process: int) -> ThreadPoolExecutor:
     """The pool of this process: threads do not survive a fork, so the process is part of the key."""
-    return ThreadPoolExecutor(count, thread_name_prefix="fpemu")
+    return ThreadPoolExecutor(count, thread_name_prefix="fpemu", initializer=take_default)
 
 
 def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
@@ -62,9 +64,7 @@ def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
 def map_parts(work: Callable[[Item], Result], items: list[Item]) -> list[Result]:
     """``[work(item) for item in items]``, in threads."""
     count = get_threads() if len(items) > 1 else 1
-    if count == 1:
-        return [work(item) for item in items]
-    return list(_pool(count, os.getpid()).map(work, items))
+    return _side_by_side([partial(work, item) for item in items], count)
 
 
 def useful_threads(elements: int) -> int:
@@ -80,7 +80,26 @@ def run_parts(work: Callable[[int, int], None], size: int, unit: int = 64, eleme
     count = useful_threads(size if elements is None else elements)
     if count == 1:
         work(0, size)
-        return
+    else:
+        _side_by_side([partial(work, start, stop) for start, stop in split(size, count, unit)], count)
+
+
+def _side_by_side(calls: list[Callable[[], Result]], count: int) -> list[Result]:
+    """The results of all calls, in so many threads; when it raises, no call is still running."""
+    if count == 1:
+        return [call() for call in calls]
     pool = _pool(count, os.getpid())
-    for future in [pool.submit(work, start, stop) for start, stop in split(size, count, unit)]:
-        future.result()
+    futures: list[Future[Result]] = []
+    try:
+        try:
+            for call in calls:
+                futures.append(pool.submit(call))
+        except RuntimeError:
+            pass  # the interpreter exits, or there are no more threads: what is left is done here
+        rest = [call() for call in calls[len(futures) :]]
+        return [future.result() for future in futures] + rest
+    except BaseException:  # an interrupt among them: nobody writes into the caller's arrays behind his back
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        raise
