@@ -592,6 +592,30 @@ def test_a_real_interrupt_of_a_real_process(tmp_path: Path) -> None:
     assert lines(err) == ["fpemu: interrupted"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_an_interrupt_that_python_forgets_ends_the_output_too() -> None:
+    """An exception in a callback of a weak reference is printed, and the command goes on."""
+    program = """
+import os, signal, weakref
+from fpemu.cli import formats, main
+
+class Held: pass
+held = Held()
+reference = weakref.ref(held, lambda _: (os.kill(os.getpid(), signal.SIGINT), sum(range(10**5))))
+
+def print_json(data, really=formats.print_json):
+    global held
+    held = None
+    really(data)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+formats.print_json = print_json
+main(["formats", "e4m3", "--json"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "fpemu: interrupted\n")
+
+
 # ---- the page --------------------------------------------------------------------------------------------------------
 def test_the_page_is_what_the_commands_print(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fpemu.cli import pages

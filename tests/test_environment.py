@@ -17,11 +17,11 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+from modes import MODES, current, needs_modes, thread_in
 
 import fpemu as fp
 from fpemu import histogram, reference, scaling
 from fpemu.targets import environment, threads
-from tests.modes import MODES, current, needs_modes, thread_in
 
 pytestmark = needs_modes
 
@@ -241,7 +241,7 @@ def test_a_function_that_raises_puts_the_modes_back() -> None:
         lambda: scaling.mx(1.0, "e4m3"),
     ):
         with thread_in(MODES["up FTZ+DAZ"]):
-            with pytest.raises(ValueError, match="."):
+            with pytest.raises(ValueError, match=r"NaN|unknown|dimension|axis"):
                 call()
             assert current() == environment.REGISTER.default | MODES["up FTZ+DAZ"]
 

@@ -383,3 +383,31 @@ def test_every_pair_of_overflow_and_subnormal_policies() -> None:
         for name in ("float8_e4m3fn", "float8_e5m2", "binary8p3ue"):
             for rounding in DETERMINISTIC if JIT else DETERMINISTIC[:1]:
                 check(some(around(FORMATS[name], "float32"), 60), Cast(name, rounding, overflow, subnormals))
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, np.float32(1), "1", np.True_])
+def test_random_bits_are_judged_by_their_own_type_each_time(wrong: object) -> None:
+    """1 == True == 1.0: a result that was worked out for one must not be given for another."""
+    codes = np.array([0x38], np.uint8)
+    calls = [
+        lambda bits: fp.encode(1.5, "e4m3", rounding="stochastic", random_bits=bits),
+        lambda bits: fp.quantize(1.5, "e4m3", rounding="stochastic", random_bits=bits),
+        lambda bits: fp.cast(codes, source="e4m3", target="e2m1", rounding="stochastic", random_bits=bits),
+        lambda bits: fp.add(1.5, 1.5, "e4m3", random_bits=bits),
+        lambda bits: fp.sum(np.ones(3), "e4m3", random_bits=bits),
+        lambda bits: fp.scaling.mx(np.ones(32), "e4m3", random_bits=bits),
+        lambda bits: fp.Cast("e4m3", random_bits=bits),
+    ]
+    for call in calls:
+        for _ in range(2):
+            with pytest.raises(TypeError, match="random_bits must be an int"):
+                call(wrong)
+            call(1)
+            call(np.int64(1))
+
+
+def test_a_nan_code_is_an_int() -> None:
+    assert fp.Cast("e4m3", nan_code=np.uint8(0x7F)).nan_code == 0x7F
+    for wrong in (127.0, True):
+        with pytest.raises(TypeError, match="nan_code must be an int"):
+            fp.Cast("e4m3", nan_code=wrong)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import click
 
 from fpemu import __version__
 from fpemu.cli import check, conform, engines, explain, explain_dot, formats, inspect, scaler
+from fpemu.cli.interrupt import LINE, told_once
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -26,15 +27,16 @@ class Program(click.Group):
     ) -> Any:
         if not standalone_mode:
             return super().main(args, prog_name, standalone_mode=False, **extra)
-        try:
-            code = super().main(args, prog_name, standalone_mode=False, **extra)
-        except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            click.echo("fpemu: interrupted", err=True)
-            sys.exit(INTERRUPTED)
-        sys.exit(code if isinstance(code, int) else 0)
+        with told_once() as interrupt:
+            try:
+                code = super().main(args, prog_name, standalone_mode=False, **extra)
+            except click.ClickException as error:
+                error.show()
+                sys.exit(error.exit_code)
+            except (click.Abort, KeyboardInterrupt):
+                click.echo(LINE.decode(), err=True, nl=False)
+                sys.exit(INTERRUPTED)
+            sys.exit(INTERRUPTED if interrupt.came else code if isinstance(code, int) else 0)
 
 
 @click.group(

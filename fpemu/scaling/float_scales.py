@@ -2,7 +2,7 @@
 
 These schemes are defined by float32 operations: a scale is max / amax, rounded to float32; an element is x times the scale,
 rounded to float32, then to the format, saturating; and what decoding multiplies by is 1 / scale, rounded to float32.  Subnormals are
-kept: a machine that was told to flush them gives other results.
+kept, whatever the calling thread was told (targets/environment.py).
 """
 
 from __future__ import annotations

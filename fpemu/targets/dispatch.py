@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,32 @@ def on_device(x: Any) -> DeviceArray | None:
     ------
     TypeError: a device array that cannot be taken (one that requires grad, an unknown dtype), or where numba-cuda is not
         installed; the message says why.
+    RuntimeError: no NVIDIA driver, or none that finds a GPU.
     """
     if not _lies_on_gpu(x):
         return None
     if find_spec("numba_cuda") is None:
         raise TypeError("arrays on a GPU need numba-cuda: pip install 'fpemu[cuda]', or copy them to the host")
+    _check_driver()
     from fpemu.targets.device import DeviceArray
 
     return DeviceArray.of(x)
+
+
+@cache
+def _check_driver() -> None:
+    """RuntimeError where no driver can be loaded, or it finds no GPU."""
+    from numba import config
+
+    if config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
+        return
+    from numba.cuda.cudadrv.driver import driver
+
+    if not driver.is_available:
+        why = " ".join(str(driver.initialization_error).split()).rstrip(": ") or "no reason given"
+        raise RuntimeError(
+            f"arrays on a GPU need NVIDIA's driver, which cannot be used here ({why}): copy them to the host"
+        )
 
 
 def _lies_on_gpu(x: Any) -> bool:
