@@ -120,7 +120,7 @@ def test_weights_round_independently_by_tensor_step_and_seed() -> None:
         optimizer = Optimizer(Rule(rate=1.0, momentum=0.0), RECIPES["bf16-stochastic"], seed)
         for _ in range(2):
             start = optimizer.start({name: np.ones_like(w) for name in ("a", "b")})
-            optimizer.step(start, {name: 1 - w for name in start})
+            optimizer.step(start, dict.fromkeys(start, 1 - w))
             ups += [start[name] > w for name in start]
     independent(ups)
 
