@@ -112,6 +112,17 @@ def test_values_are_codes_times_scales(name: str) -> None:
             found.dequantize(dtype)
 
 
+def test_values_beyond_float32_are_infinite_there_alone() -> None:
+    """Codes times scales that no float32 holds, and below its smallest; without a warning."""
+    x = np.array([[1.5 * 2.0**127, 1.0, -(2.0**127) * 1.75]])
+    found = mx(x, "e4m3", block=3, rule="ceil")
+    huge = Scaled(found.codes, found.scales + np.uint8(7), found.format, found.scale_format, found.cut, found.fates)
+    assert np.isinf(huge.dequantize()[0, [0, 2]]).all() and huge.dequantize(np.float64)[0, 0] == 1.5 * 2.0**134
+    tiny = per_tensor(F32([3e38, 2.0**120]), "e5m2")
+    small = Scaled(tiny.codes, F32([1e-44]), tiny.format, tiny.scale_format, tiny.cut, tiny.fates, F32(1e-5))
+    assert not small.dequantize().any() and small.dequantize(np.float64).all()
+
+
 def test_counts_are_of_the_flags() -> None:
     flags = np.array([[1, 3, 3 | 8], [4, 3 | 16, 3 | 32]], np.uint8)
     found = Scaled(np.zeros((2, 3), np.uint8), flags, FORMATS["e4m3"], FORMATS["e8m0"], (1, 1), flags)

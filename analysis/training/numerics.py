@@ -160,7 +160,10 @@ class Numerics:
     def _operand(self, operand: Operand, x: Array, axis: int, key: tuple[str, str]) -> Array | scaling.Scaled:
         if operand.format is None:
             return x
-        policies: dict[str, Any] = {"rounding": operand.rounding, "seed": self._next_seed(operand)}
+        policies: dict[str, Any] = {"rounding": operand.rounding}
+        if operand.rounding == "stochastic":
+            self._draws += 1
+            policies["seed"] = draw_seed(self._seed, OPERAND, self._draws)
         if operand.scaling == "none":
             return fp.quantize(x, operand.format, overflow=operand.overflow, **policies)
         if operand.scaling == "mx":
@@ -184,12 +187,6 @@ class Numerics:
         """A training step is over: delayed scaling takes the largest values it has seen."""
         for state in self._delayed.values():
             state.update()
-
-    def _next_seed(self, operand: Operand) -> int:
-        if operand.rounding != "stochastic":
-            return 0
-        self._draws += 1
-        return draw_seed(self._seed, OPERAND, self._draws)
 
     def _transformed(self, x: Array, axis: int) -> Array:
         size = self.recipe.hadamard

@@ -351,6 +351,16 @@ def test_an_engine_that_takes_no_codes_gets_values(name: str) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["fp8-current", "fp8-blocks", "mxfp8", "nvfp4-plain"])
+@pytest.mark.parametrize("kind", range(3))
+def test_products_of_stacks(name: str, kind: int) -> None:
+    """Each of its own: the rows of one reversed and the signs of the other turned, the same numbers turn up there."""
+    a, b = given(kind, operands(256, 160, 256, 2))
+    alone = Numerics(name).product(KINDS[kind], "fc", a, b)
+    both = Numerics(name).product(KINDS[kind], "fc", np.stack([a, a[::-1]]), np.stack([b, -b]))
+    assert_array_equal(both, np.stack([alone, -alone[::-1]]))
+
+
 def test_operands_scaled_in_two_ways_are_refused() -> None:
     x = np.ones((256, 256), F32)
     scaled = {scaling: Operand("e4m3", scaling=scaling) for scaling in ("none", "current", "delayed")}

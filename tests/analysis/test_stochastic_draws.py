@@ -25,7 +25,7 @@ def test_seeds_of_places_are_distinct() -> None:
     """Also where counts pass 2^12 and 2^32, and for seeds that need more than 64 bits."""
     numbers = [0, 1, 2, 4095, 4096, 4097, 2**20, 2**32, 2**32 + 1]
     seeds = [0, 1, 2, 2**24, 2**32, 2**32 + 1, 2**63, 2**100]
-    found = [draw_seed(seed, OPERAND, n) for seed in seeds for n in numbers]
+    found = [draw_seed(seed, what, n) for seed in seeds for what in (OPERAND, UPDATE) for n in numbers]
     found += [draw_seed(seed, UPDATE, step, place) for seed in seeds for step in numbers for place in numbers]
     assert len(set(found)) == len(found) and all(0 <= one < 2**64 for one in found)
     assert draw_seed(7, OPERAND, 3) == draw_seed(7, OPERAND, 3)
