@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scaling_inputs import blocks, with_specials
 from test_stochastic import word
 
 import fpemu as fp
@@ -121,6 +122,32 @@ def test_values_beyond_float32_are_infinite_there_alone() -> None:
     tiny = per_tensor(F32([3e38, 2.0**120]), "e5m2")
     small = Scaled(tiny.codes, F32([1e-44]), tiny.format, tiny.scale_format, tiny.cut, tiny.fates, F32(1e-5))
     assert not small.dequantize().any() and small.dequantize(np.float64).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", [*SCHEMES, "four over six", "float32 scales", "elements"])
+def test_what_overflows_or_underflows_is_no_error(name: str, dtype: Any) -> None:
+    """Under any error state of the caller: from the smallest subnormal to the largest value, with infinities and NaN."""
+    schemes: dict[str, Callable[..., Scaled]] = {
+        **SCHEMES,
+        "four over six": lambda x: nvfp4(x, (1, 8), four_over_six=True),
+        "float32 scales": lambda x: tiles(x, "e2m1", (1, 8), power_of_two=False),
+        "elements": lambda x: mx(x, "e5m2", block=8, special="element", rounding="stochastic"),
+    }
+    plain = blocks(FORMATS["e4m3"], dtype, 8)
+    for x in (plain, plain[::-1] if name == "float32 scales" else with_specials(plain)):  # (E2M1 has no code for NaN)
+        quiet = schemes[name](x)
+        with np.errstate(all="raise"):
+            loud = schemes[name](x)
+            assert same(quiet, loud)
+            loud.dequantize()
+            loud.dequantize(np.float64)
+        if name == "delayed":
+            state = DelayedScaling("e4m3", margin=140)
+            with np.errstate(all="raise"):
+                state.quantize(F32([3e38]))
+                state.update()
+                state.quantize(F32([1e-45, 3e38]))
 
 
 def test_counts_are_of_the_flags() -> None:
