@@ -83,6 +83,7 @@ def test_axes_and_extents() -> None:
         ),
         (lambda: cut_last((1, 1), (), "tile"), ValueError, "need at least 1 axes; the array has 0"),
         (lambda: cut_last((2, 0), (5, 6), "tile"), ValueError, "tile must be at least 1, not 0"),
+        (lambda: blocks_shape((5, 6), (2,)), ValueError, "shorter"),
     ):
         with pytest.raises(kind, match=message):
             bad()

@@ -7,7 +7,7 @@ the codes; scales outside the engine multiply the sums in float32; whoever asked
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ BY_INPUT = Product(GRADIENT, WEIGHT)  # dx = dy W'
 BY_WEIGHT = Product(ACTIVATION, GRADIENT)  # dW = x' dy
 
 
-@lru_cache(maxsize=256)
+@cache
 def engine_of(
     recipe_engine: str, accumulator: str, promote_every: int | None, left: Operand, right: Operand
 ) -> fp.Engine:

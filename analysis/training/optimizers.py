@@ -101,7 +101,7 @@ class Optimizer:
     def step(self, parameters: Parameters, gradients: Parameters, rate: float | None = None) -> Visibility:
         """Update the parameters in place; ``rate`` instead of the rule's, for schedules."""
         self.steps += 1
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with np.errstate(all="ignore"):
             for place, (name, value) in enumerate(parameters.items()):
                 delta = self._delta(name, value, gradients[name], self.rule.rate if rate is None else rate)
                 new = self._updated(name, value, delta, place)

@@ -8,6 +8,7 @@ or of the scaling kernels takes part.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -359,6 +360,22 @@ def test_products_of_stacks(name: str, kind: int) -> None:
     alone = Numerics(name).product(KINDS[kind], "fc", a, b)
     both = Numerics(name).product(KINDS[kind], "fc", np.stack([a, a[::-1]]), np.stack([b, -b]))
     assert_array_equal(both, np.stack([alone, -alone[::-1]]))
+
+
+def test_lengths_of_mx_blocks() -> None:
+    """32 where none is said; another where the engine does not mind."""
+    of = operands(16, 256, 77, 2)
+    x, w = given(0, of)
+    none = replace(RECIPES["mxfp8"].weight, block=None)
+    plain = Numerics("mxfp8").product(FORWARD, "fc", x, w)
+    assert_array_equal(Numerics(RECIPES["mxfp8"].but(weight=none, activation=none)).product(FORWARD, "fc", x, w), plain)
+    single = RECIPES["mxfp8"].but(engine="fp32")
+    found = {}
+    for block in (8, 32):
+        operand = replace(none, block=block)
+        found[block] = Numerics(single.but(weight=operand, activation=operand)).product(FORWARD, "fc", x, w)
+    assert_array_equal(found[32], Numerics(single).product(FORWARD, "fc", x, w))
+    assert np.abs(found[8] - F64(x) @ w).sum() < np.abs(found[32] - F64(x) @ w).sum()
 
 
 def test_operands_scaled_in_two_ways_are_refused() -> None:

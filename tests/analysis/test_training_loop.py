@@ -116,6 +116,29 @@ def test_a_weight_that_is_no_number_ends_the_run() -> None:
     assert history.diverged == 0 and len(history.steps) == 1 and history.final_loss() == inf
 
 
+@pytest.mark.parametrize("recipe", ["fp16-dynamic", "bf16-kahan", "nvfp4", "fp8-delayed", "fp16", "fp32"])
+def test_no_error_state_of_the_caller_reaches_a_run(recipe: str) -> None:
+    """Overflow and underflow are what is measured: with scales, rates and inputs far too large, and far too small."""
+    chosen = (
+        RECIPES[recipe]
+        if RECIPES[recipe].loss_scaler is None
+        else RECIPES[recipe].but(scaler_options={"init": 2.0**120})
+    )
+    for size, rate in ((1e30, 1e30), (1e-30, 1e-35), (1.0, 1e38)):
+        scaled = [(F32(size) * x, labels) for x, labels in batches(3)]
+        plan = Plan(Rule("adam", rate=rate, epsilon=0.0), steps=3, capture=(0, 1, 2))
+        with np.errstate(all="raise"):
+            assert len(train(NETWORK, iter(scaled), chosen, plan).steps) >= 1
+
+
+def test_gradients_that_are_all_zero() -> None:
+    """Lost below FP16: the largest is 0, its logarithm minus infinity, and the step is applied."""
+    recipe = RECIPES["fp16"].but("x", loss_scaler="static", scaler_options={"init": 2.0**-60})
+    steps = train(NETWORK, batches(2), recipe, Plan(steps=2, capture=(0,))).steps
+    assert steps.log2_amax.tolist() == [-inf, -inf] and steps.applied.all() and not steps.overflow.any()
+    assert steps.cancelled.isna().all()
+
+
 def test_final_loss() -> None:
     steps = pd.DataFrame({"loss": np.arange(30.0)})
     assert History(RECIPES["fp32"], steps).final_loss() == np.arange(10.0, 30.0).mean()
