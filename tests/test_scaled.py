@@ -283,3 +283,22 @@ def test_formats_of_elements() -> None:
     unsigned = next(format for format in FORMATS.values() if not format.signed and format.has_zero)
     with pytest.raises(ValueError, match="need a sign and a zero"):
         element_format(unsigned)
+
+
+def test_scales_that_are_given_are_checked() -> None:
+    x = np.ones((2, 16), F32)
+    for wrong in (0.0, -1.0, np.inf, np.nan, 1e-60, 1e60):
+        with pytest.raises(ValueError, match="global_scale must be a positive finite float32"):
+            nvfp4(x, global_scale=wrong)
+    for wrong in (0.3, -1.0, 500.0, np.nan, 2.0**-10):
+        with pytest.raises(ValueError, match="minimum_scale must be 0 or a positive value of float8_e4m3fn"):
+            nvfp4(x, minimum_scale=wrong)
+    for fine in (0.0, 2.0**-9, 448.0):
+        assert nvfp4(x, global_scale=2.0**-149, minimum_scale=fine).global_scale == F32(2.0**-149)
+    for wrong in (True, 1.0, None):
+        with pytest.raises(TypeError, match="margin must be an int"):
+            DelayedScaling("e4m3", margin=wrong)
+    frozen = np.zeros((2, 16), np.uint8)
+    frozen.setflags(write=False)
+    with pytest.raises(ValueError, match="writeable"):
+        mx(x, "e4m3", out=frozen)
