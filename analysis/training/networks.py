@@ -50,7 +50,7 @@ class Network:
 
         The gradient by the output is computed and scaled in float32, then kept as the output is.
         """
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with np.errstate(all="ignore"):
             y, saved = self.forward(p, x, n)
             loss = self.loss(y, targets)
             gradients: Parameters = {}

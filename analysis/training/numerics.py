@@ -7,13 +7,14 @@ the codes; scales outside the engine multiply the sums in float32; whoever asked
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fpemu as fp
+from analysis.training.draws import OPERAND, draw_seed
 from analysis.training.recipes import ACTIVATION, GRADIENT, WEIGHT, Operand, Recipe, as_recipe
 from fpemu import scaling
 from fpemu.engines.model import promoted
@@ -36,7 +37,7 @@ BY_INPUT = Product(GRADIENT, WEIGHT)  # dx = dy W'
 BY_WEIGHT = Product(ACTIVATION, GRADIENT)  # dW = x' dy
 
 
-@lru_cache(maxsize=256)
+@cache
 def engine_of(
     recipe_engine: str, accumulator: str, promote_every: int | None, left: Operand, right: Operand
 ) -> fp.Engine:
@@ -119,7 +120,10 @@ class Numerics:
 
     # ---- products ---------------------------------------------------------------------------------------------------
     def product(self, kind: Product, layer: str, a: Array, b: Array) -> Array:
-        """a (..., M, K) times b (..., K, N) of a linear layer, as the accumulator has it."""
+        """a (..., M, K) times b (..., K, N) of a linear layer, as the accumulator has it.
+
+        Raises ValueError for operands that are not scaled alike.
+        """
         left, right = self.recipe.operand(kind.left, layer), self.recipe.operand(kind.right, layer)
         if self.recipe.hadamard and kind is BY_WEIGHT and left.scaling != "none":
             a, b = self._transformed(a, -1), self._transformed(b, -2)
@@ -148,12 +152,18 @@ class Numerics:
             return _block_scaled(x, y, engine)
         if fp.FORMATS[str(left.format)] != engine.a or fp.FORMATS[str(right.format)] != engine.b:
             return fp.matmul(x.dequantize(), y.dequantize(), engine=engine)
-        return _tiled(x, y, engine) if "tiles" in (left.scaling, right.scaling) else _per_tensor(x, y, engine)
+        tiled = (left.scaling == "tiles", right.scaling == "tiles")
+        if tiled[0] != tiled[1]:
+            raise ValueError(f"{recipe.name}: operands are scaled in two ways ({left} and {right})")
+        return _tiled(x, y, engine) if all(tiled) else _per_tensor(x, y, engine)
 
     def _operand(self, operand: Operand, x: Array, axis: int, key: tuple[str, str]) -> Array | scaling.Scaled:
         if operand.format is None:
             return x
-        policies: dict[str, Any] = {"rounding": operand.rounding, "seed": self._next_seed(operand)}
+        policies: dict[str, Any] = {"rounding": operand.rounding}
+        if operand.rounding == "stochastic":
+            self._draws += 1
+            policies["seed"] = draw_seed(self._seed, OPERAND, self._draws)
         if operand.scaling == "none":
             return fp.quantize(x, operand.format, overflow=operand.overflow, **policies)
         if operand.scaling == "mx":
@@ -178,12 +188,6 @@ class Numerics:
         for state in self._delayed.values():
             state.update()
 
-    def _next_seed(self, operand: Operand) -> int:
-        if operand.rounding != "stochastic":
-            return 0
-        self._draws += 1
-        return (self._seed << 32) + self._draws
-
     def _transformed(self, x: Array, axis: int) -> Array:
         size = self.recipe.hadamard
         return scaling.hadamard(x, size=size, seed=self._seed, axis=axis) if x.shape[axis] % size == 0 else x
@@ -206,6 +210,8 @@ def _per_tensor(x: scaling.Scaled, y: scaling.Scaled, engine: fp.Engine) -> Arra
 def _tiled(x: scaling.Scaled, y: scaling.Scaled, engine: fp.Engine) -> Array:
     """Sums of each tile along k, times its two scales, added in float32 (DeepGEMM)."""
     width = x.cut[-1]
+    if width != y.cut[-2]:
+        raise ValueError(f"operands have tiles of {width} and {y.cut[-2]} along the sum: it is taken tile by tile")
     total = np.zeros((*x.shape[:-1], y.shape[-1]), np.float32)
     left, right = x.scale_values(), y.scale_values()
     right = np.repeat(right, y.cut[-1], axis=-1)[..., : y.shape[-1]]

@@ -13,6 +13,7 @@ from math import sqrt
 import numpy as np
 
 import fpemu as fp
+from analysis.training.draws import UPDATE, draw_seed
 from analysis.training.layers import Parameters
 from analysis.training.numerics import Array
 from analysis.training.recipes import Recipe
@@ -100,7 +101,7 @@ class Optimizer:
     def step(self, parameters: Parameters, gradients: Parameters, rate: float | None = None) -> Visibility:
         """Update the parameters in place; ``rate`` instead of the rule's, for schedules."""
         self.steps += 1
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with np.errstate(all="ignore"):
             for place, (name, value) in enumerate(parameters.items()):
                 delta = self._delta(name, value, gradients[name], self.rule.rate if rate is None else rate)
                 new = self._updated(name, value, delta, place)
@@ -133,7 +134,7 @@ class Optimizer:
         if master is None or w.dtype == np.float64:
             return w + delta
         if self.recipe.update == "stochastic":
-            draw = (self.seed << 40) + (self.steps << 12) + place
+            draw = draw_seed(self.seed, UPDATE, self.steps, place)
             return fp.quantize(w + delta, master, rounding="stochastic", seed=draw)
         if self.recipe.update == "nearest-even":
             return fp.quantize(w + delta, master)

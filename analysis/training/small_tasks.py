@@ -49,7 +49,7 @@ class Task:
         if history.diverged is not None or history.stopped is not None:
             return inf
         x, targets = self.held_out
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             y, _ = self.network.forward(history.parameters, x, Numerics("fp32-blas"))
             value = self.network.loss(y, targets).value
         return value if np.isfinite(value) else inf

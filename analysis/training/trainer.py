@@ -150,7 +150,7 @@ def unscaled(gradients: Parameters, scaler: LossScaler | None) -> Parameters:
     """Times the inverse of the scale, in float32."""
     if scaler is None or scaler.scale == 1:
         return gradients
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         return {name: g * g.dtype.type(scaler.inverse) for name, g in gradients.items()}
 
 

@@ -176,7 +176,7 @@ class DelayedScaling:
             self.history = np.roll(self.history, -1)
             self.history[0] = 0
         if np.isfinite(amax) and amax > 0:
-            with np.errstate(over="ignore", under="ignore"):
+            with np.errstate(all="ignore"):
                 scale = np.float32(self.format.max) / amax / np.float32(2.0**self.margin)
             self.scale = np.minimum(scale, LARGEST_SCALE)
 
@@ -190,14 +190,14 @@ def _saturating(
 
 def amax_of(x: Array, cut: Cut) -> Array:
     """The largest magnitude of each block; NaN where one is."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         return reduce_blocks(np.maximum, np.abs(x), cut)
 
 
 def scales_of(amax: Array, format: FloatFormat, power_of_two: bool) -> Array:
     """max / amax in float32, for each block."""
     usable = np.isfinite(amax) & (amax > 0)
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         scales = np.float32(format.max) / np.where(usable, amax, np.float32(1))
     scales = np.where(usable, np.minimum(scales, LARGEST_SCALE), np.float32(1)).astype(np.float32)
     return (scales.view(np.uint32) & EXPONENT_BITS).view(np.float32) if power_of_two else scales
@@ -206,7 +206,7 @@ def scales_of(amax: Array, format: FloatFormat, power_of_two: bool) -> Array:
 def scaled_by(x: Array, scales: Array, cast: Cast, cut: Cut, seed: Any, offset: Any) -> Scaled:
     """Elements times their block's scale, in the format; for each block what decoding multiplies by."""
     seed, offset = as_counter("seed", seed), as_counter("offset", offset)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(all="ignore"):
         product = np.asarray(x * spread(scales, cut, x.shape), np.float32)
         inverses = np.asarray(np.float32(1) / scales, np.float32)
     codes = np.asarray(encode(product, cast, seed=seed, offset=offset))

@@ -29,7 +29,7 @@ class LossScaler:
     def _number(self, value: float) -> float:
         if not self.policy.single:
             return value
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             return float(np.float32(value))
 
     @property

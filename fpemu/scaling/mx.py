@@ -180,7 +180,8 @@ def divided(x: Values, scales: Array, cut: Cut) -> Array:
     any non-zero number below all roundings' reach.
     """
     inverse = np.ldexp(1.0, E8M0.bias - scales.astype(np.int32))
-    result = np.multiply(x, spread(inverse, cut, x.shape), dtype=np.float64)
+    with np.errstate(all="ignore"):
+        result = np.multiply(x, spread(inverse, cut, x.shape), dtype=np.float64)
     if x.dtype == np.float64:
         lost = (np.abs(result) < _TINY) & (x != 0)
         if lost.any():

@@ -10,7 +10,7 @@ addition, a shift and a subtraction: no logarithm, which would be wrong just bel
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from math import isqrt
 
 from fpemu.formats import FloatFormat
@@ -30,7 +30,7 @@ class ScaleRule(Policy):
     NEAREST = "nearest"  #: log2(amax / max) to the nearest integer (MLX before its round-up). Clips up to 29 %
 
 
-@lru_cache(maxsize=1024)
+@cache
 def rule_numbers(rule: ScaleRule, format: FloatFormat, lane: Lane) -> tuple[int, int]:
     """``(raised, lower)``: e + bias = ((magnitude bits of amax + raised) >> trailing bits) - lower, in a lane.
 

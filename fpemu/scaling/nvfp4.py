@@ -79,7 +79,7 @@ def nvfp4(
 
     def quantized(divisor: float) -> tuple[Array, Array, Array]:
         """Scales, codes and quotients with the largest element at ``divisor``."""
-        with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             wanted = np.asarray(amax / np.float32(divisor) / g, np.float32)
             scales = np.where(amax > 0, np.maximum(np.asarray(encode(wanted, TO_SCALE)), least), np.uint8(0)).astype(
                 np.uint8
@@ -104,11 +104,12 @@ def nvfp4(
 def _global(amax: Array) -> np.float32:
     """Of a tensor, from the largest magnitudes of its blocks."""
     largest = amax.max(initial=np.float32(0))
-    return np.float32(1) if largest == 0 else np.maximum(largest / np.float32(E4M3.max * E2M1.max), SMALLEST_GLOBAL)
+    with np.errstate(all="ignore"):
+        return np.float32(1) if largest == 0 else np.maximum(largest / np.float32(E4M3.max * E2M1.max), SMALLEST_GLOBAL)
 
 
 def _given(scale: float) -> np.float32:
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         single = np.float32(scale)
     if not (np.isfinite(single) and single > 0):
         raise ValueError(f"global_scale must be a positive finite float32, not {scale}")
@@ -125,5 +126,6 @@ def _minimum(scale: float) -> np.uint8:
 def _error(x: Array, codes: Array, scales: Array, g: np.float32, cut: tuple[int, ...]) -> Array:
     """The sum of squared errors of each block, in float64."""
     unit = spread(np.asarray(decode(scales, E4M3, dtype=np.float64)) * np.float64(g), cut, x.shape)
-    error = np.asarray(decode(codes, E2M1, dtype=np.float64)) * unit - x
-    return reduce_blocks(np.add, error * error, cut)
+    with np.errstate(all="ignore"):
+        error = np.asarray(decode(codes, E2M1, dtype=np.float64)) * unit - x
+        return reduce_blocks(np.add, error * error, cut)

@@ -73,7 +73,10 @@ class Scaled:
             scales = self.scales.astype(dtype, copy=False)
         else:
             scales = np.asarray(decode(self.scales, self.scale_format, dtype=dtype))
-        return scales if self.global_scale is None else np.asarray(scales * np.asarray(self.global_scale, dtype))
+        if self.global_scale is None:
+            return scales
+        with np.errstate(all="ignore"):
+            return np.asarray(scales * np.asarray(self.global_scale, dtype))
 
     def dequantize(self, dtype: DTypeLike = np.float32) -> Values:
         """The values: element times ``scale_values(dtype)``.
@@ -86,7 +89,7 @@ class Scaled:
         if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"dtype must be float32 or float64, not {dtype}")
         values = np.asarray(decode(self.codes, self.format, dtype=dtype))
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             return np.asarray(values * spread(self.scale_values(dtype), self.cut, self.shape))
 
     # ---- counts -----------------------------------------------------------------------------------------------------

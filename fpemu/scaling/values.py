@@ -33,7 +33,7 @@ def single_values(x: ArrayLike) -> Values:
 
     For schemes that are defined by float32 operations: what they do to a float64 is to narrow it first.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return host_values(x).astype(np.float32, copy=False)
 
 
