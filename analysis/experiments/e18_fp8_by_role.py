@@ -19,7 +19,6 @@ import fpemu as fp
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import colour
 from analysis.ladders import CAPTION, Rung, bound, draw_gaps, run_rungs, told, worse
-from analysis.scaled import sqnr_db
 from analysis.tables import medians, percent, where
 from analysis.training.recipes import RECIPES, Operand, Recipe
 from analysis.training.small_tasks import Task, digits_mlp, small_gpt
@@ -86,7 +85,7 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
             "tensor": tensor,
             "format": kind,
             "scaling": way,
-            "sqnr_db": sqnr_db(x, q),
+            "sqnr_db": fp.errors(x, q).sqnr_db,
             "new_zero": float(((q == 0) & (x != 0)).sum() / max((x != 0).sum(), 1)),
         }
         for tensor, x in held.items()

@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 import fpemu as fp
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import colour, label
-from analysis.scaled import sqnr_db
 from analysis.tables import medians, percent, where
 from fpemu import scaling
 
@@ -85,7 +84,7 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
                             "seed": seed, "format": format.name, "ratio": ratio, "way": way, "step": step,
                             "log2_scale": float(np.log2(1 / result.scale_values().reshape(-1)[0])), "zero": float(((q == 0) & (x != 0)).mean()),
                             "subnormal": float(((held > 0) & (held < format.smallest_normal)).mean()),
-                            "clipped": float(result.clipped > 0), "sqnr_db": sqnr_db(x, q) if step != SPIKE else float("nan"),
+                            "clipped": float(result.clipped > 0), "sqnr_db": fp.errors(x, q).sqnr_db if step != SPIKE else float("nan"),
                         }
                     )  # fmt: skip
     return {"steps": pd.DataFrame(rows)}

@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import band
-from analysis.scaled import sqnr_db
 from analysis.tables import medians, percent, spread, where
 from fpemu import scaling
 
@@ -62,7 +61,7 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
                     )  # past the last rounding interval
                     steps.append(bool(beyond.any()))
                     elements.append(float(beyond.mean()))
-                    quality.append(sqnr_db(x, result.dequantize()))
+                    quality.append(result.errors(x).sqnr_db)
             rows.append(
                 {
                     "seed": seed,

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import colour, label
-from analysis.scaled import DISTRIBUTIONS, drawn, gain, sqnr_db
+from analysis.scaled import DISTRIBUTIONS, drawn
 from analysis.tables import medians, percent, where
 from fpemu import scaling
 
@@ -67,14 +67,14 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
         for element in ELEMENTS:
             for rule in RULES:
                 result = scaling.mx(x, element, block=BLOCK, rule=rule)
-                q = result.dequantize()
+                q, found = result.dequantize(), result.errors(x)
                 amax = np.abs(x).max(axis=1)
                 at = np.abs(x).argmax(axis=1)
                 worst = float((1 - np.abs(q[np.arange(len(x)), at]) / amax).max())
                 rows.append(
                     {
-                        "seed": seed, "distribution": distribution, "format": element, "rule": rule, "sqnr_db": sqnr_db(x, q),
-                        "clipped": result.clipped / result.blocks, "worst_clip": worst, "shrinkage": gain(x, q) - 1,
+                        "seed": seed, "distribution": distribution, "format": element, "rule": rule, "sqnr_db": found.sqnr_db,
+                        "clipped": result.clipped / result.blocks, "worst_clip": worst, "shrinkage": found.gain - 1,
                     }
                 )  # fmt: skip
     return {"rules": pd.DataFrame(rows)}

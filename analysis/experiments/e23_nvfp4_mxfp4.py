@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
-from analysis.scaled import DISTRIBUTIONS, Array, drawn, gain, real_tensors, sqnr_db
+from analysis.scaled import DISTRIBUTIONS, Array, drawn, real_tensors
 from analysis.tables import medians, percent, where
 from fpemu import scaling
 
@@ -53,10 +53,10 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
     for name, x in tensors.items():
         for scheme, (quantise, _) in SCHEMES.items():
             result = quantise(x)
-            q = result.dequantize()
+            q, found = result.dequantize(), result.errors(x)
             rows.append(
                 {
-                    "seed": seed, "tensor": name, "scheme": scheme, "sqnr_db": sqnr_db(x, q), "shrinkage": gain(x, q) - 1,
+                    "seed": seed, "tensor": name, "scheme": scheme, "sqnr_db": found.sqnr_db, "shrinkage": found.gain - 1,
                     "clipped": result.clipped / result.blocks, "dead": result.dead / max(result.occupied, 1),
                     "new_zero": float(((q == 0) & (x != 0)).sum() / (x != 0).sum()),
                 }

@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+import fpemu as fp
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import guide
-from analysis.scaled import Array, drawn, real_tensors, sqnr_db
+from analysis.scaled import Array, drawn, real_tensors
 from analysis.tables import medians, spread, where
 from fpemu import scaling
 
@@ -65,7 +66,7 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
                     total = total + quantise(x, rounding=rounding, seed=1000 * seed + copy).dequantize(np.float64)
                     if copy in COPIES[profile.name]:
                         about = {"seed": seed, "tensor": name, "scheme": scheme, "rounding": rounding}
-                        rows.append({**about, "copies": copy, "sqnr_db": sqnr_db(x, total / copy)})
+                        rows.append({**about, "copies": copy, "sqnr_db": fp.errors(x, total / copy).sqnr_db})
     return {"means": pd.DataFrame(rows)}
 
 

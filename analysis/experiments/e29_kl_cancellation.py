@@ -74,7 +74,7 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
             ("KL, difference rounded once", kl, fp.quantize(kl, "bf16")),
             ("cross-entropy, softmax in BF16", ce, ce_coarse),
         ):
-            error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
+            error = [fp.errors(right, got).relative_rms for right, got in zip(exact, found, strict=True)]
             rows.append(
                 {"seed": seed, "noise": noise, "way": way, "acceptance": acceptance, "error": float(np.median(error))}
             )

@@ -70,12 +70,11 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
                 else fp.quantize(totals[way].astype(np.float64) + term, name, rounding=rounding, seed=1000 * seed + k)
             )
             if k in counts:
-                found = totals[way].astype(np.float64)
-                norm = float(np.linalg.norm(exact))
+                found = fp.errors(exact, totals[way])
                 rows.append(
                     {
-                        "seed": seed, "k": k, "way": way, "error": float(np.linalg.norm(found - exact)) / norm,
-                        "shrinkage": float(found @ exact) / norm**2 - 1, "turned": 1 - float(found @ exact) / (norm * float(np.linalg.norm(found))),
+                        "seed": seed, "k": k, "way": way, "error": found.relative_rms, "shrinkage": found.gain - 1,
+                        "turned": 1 - found.cosine,
                     }
                 )  # fmt: skip
     return {"sums": pd.DataFrame(rows)}

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+import fpemu as fp
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
-from analysis.scaled import DISTRIBUTIONS, Array, drawn, gain, real_tensors, sqnr_db
+from analysis.scaled import DISTRIBUTIONS, Array, drawn, real_tensors
 from analysis.tables import medians, percent
 from fpemu import scaling
 
@@ -53,14 +54,15 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
             plain = on_grid(x, grid)
             back = scaling.hadamard(on_grid(turned, grid), SIZE, seed=seed, inverse=True)
             for way, q in (("plain", plain), ("transformed", back)):
+                found = fp.errors(x, q)
                 rows.append(
                     {
                         "seed": seed,
                         "tensor": name,
                         "grid": grid,
                         "way": way,
-                        "sqnr_db": sqnr_db(x, q),
-                        "shrinkage": gain(x, q) - 1,
+                        "sqnr_db": found.sqnr_db,
+                        "shrinkage": found.gain - 1,
                     }
                 )
     return {"grids": pd.DataFrame(rows)}
