@@ -217,8 +217,7 @@ def _chunks(*sides: tuple[NDArray[Any], FloatFormat | Lane]) -> Iterator[tuple[W
     """Both arrays as flat float64 values, a piece at a time."""
     for _, index in boxes(sides[0][0].shape, CHUNK):
         r, q = (_wide(flat(bits[index]), source) for bits, source in sides)
-        if r.size:
-            yield r, q
+        yield r, q
 
 
 def _wide(bits: NDArray[Any], source: FloatFormat | Lane) -> Wide:
@@ -274,7 +273,7 @@ def _sums(r: Wide, x: Wide, ulp: FloatFormat | Lane) -> tuple[Sums, float]:
         constant = e.min() == e.max()
         mean = float(e[0] if constant else np.sum(e) / e.size)
         apart = e - mean
-        spread = 0.0 if constant else max(0.0, float(np.sum(apart * apart) - np.sum(apart) ** 2 / e.size))
+        spread = 0.0 if constant else float(np.sum(apart * apart))
         k += half
         sums = Sums(
             r.size,

@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import fpemu as fp
-from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
+from analysis.experiment import NO_NUMBER, Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import colour, label
 from analysis.tables import medians, percent, where
 from fpemu import scaling
@@ -40,12 +40,14 @@ CLAIMS = (
     Claim(
         "Outliers with delayed scaling destabilise late FP8 training.",
         "Fishman et al., 2024; second-hand",
-        "qualitative",
+        NO_NUMBER,
+        "second-hand",
     ),
     Claim(
-        "E4M3 after a spike of R: zeros and SQNR; E5M2 is unaffected up to 10^5.",
+        "After a spike of R times the largest element E4M3 has this share of zeros and this SQNR; E5M2 is unaffected up to 10^5.",
         "our own pilot",
         "10^3: 0.7 %, 31.6 dB; 10^4: 8 %, 24.9 dB; 10^5: 64 %, 5.5 dB",
+        "pilot",
     ),
 )
 

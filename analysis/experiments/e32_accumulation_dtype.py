@@ -39,9 +39,13 @@ CLAIMS = (
         "Gradients must be accumulated in FP32 when training in BF16.",
         "Bekman, Machine Learning Engineering; second-hand",
         "“a must”",
+        "second-hand",
     ),
     Claim(
-        "A sum in p bits stalls once it is 2^p times a term.", "experiment e05; our own", "2^8 for BF16, 2^11 for FP16"
+        "A sum in p bits stalls once it is 2^p times a term.",
+        "experiment e05; our own",
+        "2^8 for BF16, 2^11 for FP16",
+        "derived",
     ),
 )
 
@@ -120,9 +124,9 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     loses = bf16["error"] > 0.05
     summary = (
         f"After {most} micro-batches the accumulated gradient is off by {percent(bf16['error'])} of its norm in BF16 "
-        f"({percent(bf16['shrinkage'], 2)} shrinkage), by {percent(random['error'])} with stochastic rounding, by {percent(fp16['error'], 2)} "
+        f"(a change of {percent(bf16['shrinkage'], 2)} along it), by {percent(random['error'])} with stochastic rounding, by {percent(fp16['error'], 2)} "
         f"in FP16 and by {single['error']:.0e} in FP32; "
-        f"its direction keeps 1 - cosine of {bf16['turned']:.0e}, {random['turned']:.0e}, {fp16['turned']:.0e}."
+        f"1 - cosine of its direction is {bf16['turned']:.0e}, {random['turned']:.0e} and {fp16['turned']:.0e} in the first three."
     )
     findings = tuple(
         Finding(
