@@ -187,6 +187,27 @@ def _finished_profile(folder: Path) -> str | None:
         return None
 
 
+@cli.command("redraw")
+@click.argument("names", nargs=-1, type=ExperimentName())
+@reports_option
+def redraw_command(names: Sequence[str], reports: Path) -> None:
+    """Make words, verdicts and figures of finished results anew (all, and then the report, if none is named).
+
+    From their tables, with the sources of today; nothing is measured, and what a result says of its run stays.
+    """
+    for name in list(dict.fromkeys(names)) or [
+        path.parent.name for path in sorted(reports.glob(f"*/{results.RESULT}"))
+    ]:
+        try:
+            verdict = runner.redraw(contract.load(name), reports)
+        except Exception as error:
+            said = str(error) if isinstance(error, results.ResultError) else f"{name}: {type(error).__name__}: {error}"
+            raise click.ClickException(said) from error
+        out.print(f"{name}: [{COLOURS[verdict.status]}]{verdict.status}[/]. {escape(verdict.summary)}", soft_wrap=True)
+    if not names:
+        _write_report(reports)
+
+
 @cli.command("report")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 and name every file that is stale.")
 @reports_option

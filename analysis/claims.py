@@ -14,6 +14,7 @@ from typing import Any
 
 from analysis.experiment import NO_CLAIM
 from analysis.results import Result
+from analysis.tables import listed
 from analysis.training.recipes import RECIPES, Recipe
 from fpemu.formats import FORMATS
 
@@ -132,13 +133,27 @@ def _verdict(claim: Textbook, evidence: Sequence[Result], missing: Sequence[str]
     if not counting:
         return NO_CLAIM, "No experiment that bears on it makes a claim."
     measured = HOLDS if set(counting) == {HOLDS} else FAILS if set(counting) == {FAILS} else CONDITIONS
-    counts = ", ".join(f"{counting.count(one)} {one}" for one in (HOLDS, CONDITIONS, FAILS) if one in counting)
-    why = f"Of the experiments that bear on it: {counts}"
+    told = [_told(counting.count(one), one) for one in (HOLDS, CONDITIONS, FAILS) if one in counting]
+    many = len(counting) > 1
+    why = (
+        f"Of the {len(counting)} experiments that bear on it {listed(told)}"
+        if many
+        else f"The one experiment that bears on it {ONE[counting[0]]}"
+    )
     if missing:
-        why += f"; not run: {', '.join(missing)}"
+        why += f"; not run yet: {listed(missing)}"
     if claim.counted and measured == HOLDS:
         return CONDITIONS, f"{why}. That is quality; speed and memory are counted below, not measured."
     return measured, f"{why}."
+
+
+# The statuses as predicates, of one and of several.
+ONE = {HOLDS: "holds", CONDITIONS: "holds with conditions", FAILS: "does not hold at this scale"}
+SEVERAL = {HOLDS: "hold", CONDITIONS: "hold with conditions", FAILS: "do not hold at this scale"}
+
+
+def _told(count: int, status: str) -> str:
+    return f"{count} {(ONE if count == 1 else SEVERAL)[status]}"
 
 
 def _figure(claim: Textbook, by: Mapping[str, Result]) -> tuple[Result, dict[str, Any]] | None:

@@ -1,8 +1,8 @@
 """What an experiment is: the records it is made of, and the check that a module is one.
 
-An experiment is a module ``analysis/experiments/eNN_<name>.py`` that reads from top to bottom as question, published
-claims, ``plan`` (the resumable pieces of work), ``measure`` (one piece -> tidy tables, never a picture), ``draw``
-(tables -> figures, never a measurement), captions, ``verdict`` (the published numbers beside the measured ones).
+An experiment is a module ``analysis/experiments/eNN_<name>.py`` that reads from top to bottom as question, claims, ``plan``
+(the resumable pieces of work), ``measure`` (one piece -> tidy tables, never a picture), ``draw`` (tables -> figures, never a
+measurement), captions, ``verdict`` (the numbers stated before beside the measured ones).
 """
 
 from __future__ import annotations
@@ -28,21 +28,47 @@ NO_CLAIM = "no claim"  # with this verdict, and only then, an experiment may dra
 STATUSES = ("holds", "holds with conditions", "does not hold at this scale", NO_CLAIM)
 
 
+# What kind of thing a claim is, and the word that pages put before its number: only what others published is "Published".
+KINDS = {
+    "published": "Published",
+    "second-hand": "Published (read second-hand)",
+    "pilot": "Our own pilot",
+    "derived": "Derived here",
+    "predicted": "Predicted here",
+    "common": "Commonly held",
+    "target": "Aimed at",
+}
+NO_NUMBER = "no number"
+NOT_PUBLISHED = "not published"
+
+
 @dataclass(frozen=True)
 class Claim:
-    """Something published: the claim in words, where it stands (and whether that was read first-hand), its number."""
+    """A claim in words, where it stands, its number, and its kind, one of KINDS.
+
+    Kinds: published and read first-hand; published and read second-hand; found in an earlier, smaller trial of this project
+    (pilot); derived or predicted by it; common knowledge; its own target.
+    """
 
     text: str
     source: str
-    published: str
+    stated: str
+    kind: str = "published"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"a claim is one of {', '.join(KINDS)}, not {self.kind!r}")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One quantity, as published and as measured; both are text that carries its unit."""
+    """One quantity, as stated before and as measured; both are text that carries its unit.
+
+    ``stated`` is what was published, unless it says in brackets what else it is: "77 % (pilot)".
+    """
 
     quantity: str
-    published: str
+    stated: str
     measured: str
 
 

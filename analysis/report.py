@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from analysis import claims
+from analysis.experiment import KINDS
 from analysis.files import write_whole
 from analysis.results import Result, ResultError, read_all
 
@@ -71,7 +72,7 @@ def _environment(autoescape: bool) -> Environment:
         keep_trailing_newline=True,
     )
     made.filters.update(marked=_marked, seconds=_seconds, cell=_cell, first_sentence=_first_sentence, count=_count)
-    made.globals["badges"] = BADGES
+    made.globals.update(badges=BADGES, kinds=KINDS)
     return made
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.experiment import STATUSES
+from analysis.experiment import KINDS, STATUSES
 from analysis.files import digest
 from analysis.store import Tables, from_csv
+from analysis.tables import listed
 
 RESULT = "result.json"
 
@@ -31,7 +32,7 @@ _SHAPE: dict[str, type] = {
     "figures": list,
 }
 _PARTS: dict[str, tuple[str, ...]] = {
-    "claims": ("text", "source", "published"),
+    "claims": ("text", "source", "stated", "kind"),
     "units": ("unit", "seconds"),
     "tables": ("name", "file", "rows", "columns", "sha256"),
     "figures": ("name", "file", "caption", "width", "height"),
@@ -76,6 +77,28 @@ class Result:
                 raise ResultError(f"{self.folder.name}/{entry['file']}: {error}") from None
         return tables
 
+    def seeds_run(self) -> dict[str, int]:
+        """How many seeds were run, by what else a unit is of (a task, a format); 0 where no unit has a seed.
+
+        A plan may give its parts more seeds than the profile, and what has no chance in it has none.
+        """
+        found: dict[str, set[Any]] = {}
+        for entry in self.record["units"]:
+            parts = {key: value for key, value in entry["unit"].items() if key != "seed"}
+            name = " ".join(str(value) for value in parts.values())
+            found.setdefault(name, set()).update({entry["unit"]["seed"]} if "seed" in entry["unit"] else ())
+        return {name: len(seeds) for name, seeds in found.items()}
+
+    def seeds_told(self) -> str:
+        """``3 seeds``; ``8 seeds (MLP), 5 (convnet) and 5 (GPT)`` where they differ; ``no seeds`` where nothing is drawn."""
+        counts = self.seeds_run()
+        first, *others = counts.values()
+        told = "no seeds" if not first else f"{first} seed{'' if first == 1 else 's'}"
+        if all(count == first for count in others):
+            return told
+        names = list(counts)
+        return listed([f"{told} ({names[0]})", *(f"{counts[name] or 'none'} ({name})" for name in names[1:])])
+
     def stale_tables(self) -> list[str]:
         """Files of tables that are missing or are not the ones the result was made with."""
         return [entry["file"] for entry in self.record["tables"] if self._digest(entry["file"]) != entry["sha256"]]
@@ -101,6 +124,11 @@ def _wrong(record: Any) -> str | None:
     for key, fields in _PARTS.items():
         if not all(isinstance(entry, dict) and set(fields) <= set(entry) for entry in record[key]):
             return f"an entry of {key} lacks one of: {', '.join(fields)}"
+    if not all(isinstance(entry.get("unit"), dict) for entry in record["units"]) or not record["units"]:
+        return "units need one entry or more, each with its unit"
+    unknown = [claim["kind"] for claim in record["claims"] if claim["kind"] not in KINDS]
+    if unknown:
+        return f"a claim is one of {', '.join(KINDS)}, not {unknown[0]!r}"
     verdict = record["verdict"]
     if verdict.get("status") not in STATUSES or not isinstance(verdict.get("findings"), list | tuple):
         return f"verdict needs findings and a status of: {', '.join(STATUSES)}"

@@ -89,6 +89,19 @@ def run(
         ) from error
 
 
+def redraw(experiment: Experiment, reports: Path) -> Verdict:
+    """Make words, verdict and figures of the result that is there anew, from its tables; nothing is measured.
+
+    What the result says of its run stays (RUN_FACTS), the fingerprint of the sources it was measured with among it.
+    Raises ResultError where there is no result, or one whose tables are not those it was made with.
+    """
+    there = Result.read(reports / short_name(experiment))
+    if there.stale_tables():
+        raise ResultError(f"{there.folder.name}/{there.stale_tables()[0]}: is not the table the result was made with")
+    facts = {key: there.record[key] for key in RUN_FACTS}
+    return _Job(experiment, Profile(facts["profile"], facts["seeds"]), reports).finish(there.tables(), facts)
+
+
 class _Job:
     def __init__(self, experiment: Experiment, profile: Profile, reports: Path) -> None:
         self.experiment, self.profile, self.reports = experiment, profile, reports
@@ -112,7 +125,8 @@ class _Job:
         else:
             tables, record, measured = self._measure(units, watch)
         self._tell(watch, "figures and verdict")
-        verdict = self._finish(tables, record)
+        verdict = self.finish(tables, record)
+        self._forget_units()
         self._tell(watch, "done")
         return Outcome(self.name, verdict, self.total, measured, record["seconds"])
 
@@ -197,7 +211,7 @@ class _Job:
         )
         return result if same and not result.stale_tables() else None
 
-    def _finish(self, tables: Tables, facts: Mapping[str, Any]) -> Verdict:
+    def finish(self, tables: Tables, facts: Mapping[str, Any]) -> Verdict:
         files = {f"{name}.csv": to_csv(table) for name, table in tables.items()}
         tables = {name: _read_back(name, table, files[f"{name}.csv"]) for name, table in tables.items()}
         verdict = self.experiment.verdict(tables)
@@ -229,7 +243,7 @@ class _Job:
         return verdict
 
     def _publish(self, files: Mapping[str, bytes]) -> None:
-        """Make the folder aside, then move it into place; then nothing partial is needed any more."""
+        """Make the folder aside, then move it into place."""
         made, replaced, place = self.partial / "finished", self.partial / "replaced", self.reports / self.name
         _hide(self.reports)
         shutil.rmtree(made, ignore_errors=True)
@@ -239,10 +253,18 @@ class _Job:
             os.replace(place, replaced)
         os.replace(made, place)
         shutil.rmtree(replaced, ignore_errors=True)
+        self._tidy()
+
+    def _forget_units(self) -> None:
+        """Once the result is there nothing partial is needed any more."""
         shutil.rmtree(self.units_folder, ignore_errors=True)
         (self.partial / "failure.txt").unlink(missing_ok=True)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Leave no empty folders."""
         _remove_if_empty(self.partial)
-        if [path.name for path in self.partial.parent.iterdir()] == [".gitignore"]:
+        if self.partial.parent.is_dir() and [path.name for path in self.partial.parent.iterdir()] == [".gitignore"]:
             shutil.rmtree(self.partial.parent)
 
 

@@ -1,4 +1,4 @@
-"""What experiments on scaled formats share: seeded distributions, real tensors, and what a quantised tensor is judged by."""
+"""What experiments on scaled formats share: seeded distributions and real tensors."""
 
 from __future__ import annotations
 
@@ -49,16 +49,3 @@ def real_tensors(seed: int, steps: int = 60) -> dict[str, Array]:
         "weight gradient": gradients["weight"],
         "output gradient": gradients["gradient"],
     }
-
-
-def sqnr_db(x: Array, q: Array) -> float:
-    """Energy over error energy in dB; infinite where nothing is lost."""
-    wide = x.astype(np.float64)
-    noise = float(((q.astype(np.float64) - wide) ** 2).sum())
-    return 10 * float(np.log10((wide**2).sum() / noise)) if noise else float("inf")
-
-
-def gain(x: Array, q: Array) -> float:
-    """<q, x> / <x, x>: below 1 the tensor is shrunk."""
-    wide = x.astype(np.float64)
-    return float((q.astype(np.float64) * wide).sum() / (wide**2).sum())

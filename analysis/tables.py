@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,3 +34,9 @@ def medians(table: pd.DataFrame, *by: str) -> dict[Any, dict[str, float]]:
 def percent(share: float, digits: int = 1) -> str:
     """A share as text for a verdict."""
     return f"{100 * share:.{digits}f} %"
+
+
+def listed(items: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``; nothing for nothing."""
+    *others, last = items or [""]
+    return f"{', '.join(others)} and {last}" if others else last

@@ -32,7 +32,7 @@ from fpemu.orders import Order
 from fpemu.packing import pack, unpack
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals
 from fpemu.stacks import STACKS, Stack
-from fpemu.stats import CastLoss, TensorStats, exponent_histogram, tensor_stats
+from fpemu.stats import CastLoss, Errors, TensorStats, errors, exponent_histogram, tensor_stats
 from fpemu.sums import dot, sum
 from fpemu.targets.threads import get_threads, set_threads
 
@@ -54,6 +54,7 @@ __all__ = [
     "Cast",
     "CastLoss",
     "Engine",
+    "Errors",
     "ExponentHistogram",
     "FloatFormat",
     "NaN",
@@ -75,6 +76,7 @@ __all__ = [
     "divide",
     "dot",
     "encode",
+    "errors",
     "explain_dot",
     "exponent_histogram",
     "fma",

@@ -35,6 +35,14 @@ def ratio(a: Pair, b: Pair) -> float:
     return value((a[0] / b[0], a[1] - b[1])) if b[0] else nan
 
 
+def root_ratio(a: Pair, b: Pair) -> float:
+    """sqrt(a / b) for a, b >= 0; NaN for b = 0."""
+    if not b[0]:
+        return nan
+    m, e = normal((a[0] / b[0], a[1] - b[1]))
+    return value((sqrt(m), e // 2) if e % 2 == 0 else (sqrt(2 * m), (e - 1) // 2))
+
+
 def decibels(a: Pair, b: Pair) -> float:
     """10 log10(a / b); inf for b = 0, NaN for a = 0."""
     if not a[0]:

@@ -1,7 +1,8 @@
 """What a cast loses: one pass over a tensor for several formats, mergeable, with honest denominators.
 
 Every share says of what.  -0 counts as zero; infinities and NaNs among the inputs are counted and kept out of every
-moment; a share of nothing is NaN, never 0.
+moment; a share of nothing is NaN, never 0.  ``errors`` compares any array with a reference by the same definitions
+(``fpemu.moments``).
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpemu import pairs
 from fpemu.arrays import FormatLike, as_counter, bits_of
+from fpemu.comparison import Errors, errors
 from fpemu.formats import FloatFormat
 from fpemu.histogram import ExponentHistogram
+from fpemu.moments import Moments
 from fpemu.pairs import Pair
 from fpemu.policies import Cast, as_cast
 from fpemu.targets.environment import in_default_environment
+
+__all__ = ["CastLoss", "Errors", "TensorStats", "errors", "exponent_histogram", "tensor_stats"]
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,7 @@ class TensorStats:
             shares[kind] = count
             shares[f"{kind}_of_nonzero"] = count / nonzero if nonzero else nan
             shares[f"{kind}_of_energy"] = pairs.ratio(getattr(sums, kind), signal)
+        moments = Moments(nonzero + self.zeros, signal, sums.result, sums.product, sums.noise, sums.error, bool(finite))
         return CastLoss(
             format=format.name,
             rounding=part.cast.rounding.value,
@@ -228,10 +234,10 @@ class TensorStats:
             nonfinite_in=self.nonfinite,
             nonfinite_in_of_size=self.nonfinite / self.size if self.size else nan,
             **shares,
-            sqnr_db=pairs.decibels(signal, sums.noise) if finite else -inf,
-            cosine=pairs.cosine(sums.product, signal, sums.result) if finite else nan,
-            gain=pairs.ratio(sums.product, signal) if finite else nan,
-            mean_error=pairs.ratio(sums.error, (float(nonzero + self.zeros), 0)) if finite else nan,
+            sqnr_db=moments.sqnr_db,
+            cosine=moments.cosine,
+            gain=moments.gain,
+            mean_error=moments.bias,
             max_relative_error=(part.largest if nonzero else nan) if finite else inf,
             codes_used=None if part.used is None else int(part.used.sum()),
         )

@@ -62,19 +62,27 @@ CLAIMS = (
         "In Multibox SSD 66.8 % of the activation gradients are zero; FP16 zeroes further ones and training diverges.",
         _SSD,
         "31 %",
+        "second-hand",
     ),
     Claim(
         "Multiplying the loss by 8 is enough to match FP32 training; 2^15 recovers all but 0.1 % and still fits.",
         _SSD,
         "x8",
+        "second-hand",
     ),
     Claim(
         "Unscaled FP16 loses most non-zero logit gradients and half of the deepest activation gradients.",
         _PILOT,
         "77 %, 48 %",
+        "pilot",
     ),
-    Claim("The direction of every layer's weight gradient survives that loss.", _PILOT, "cosine >= 0.9996"),
-    Claim("A wide band of loss scales keeps the direction (cosine > 0.999).", _PILOT, "2^-2 to 2^22, overflow at 2^24"),
+    Claim("The direction of every layer's weight gradient survives that loss.", _PILOT, "cosine >= 0.9996", "pilot"),
+    Claim(
+        "A wide band of loss scales keeps the direction (cosine > 0.999).",
+        _PILOT,
+        "2^-2 to 2^22, overflow at 2^24",
+        "pilot",
+    ),
 )
 
 
@@ -432,8 +440,8 @@ def verdict(tables: Tables) -> Verdict:
     )
     summary = (
         f"At step {last:,} an unscaled FP16 cast zeroes {_per_cent(share[last])} of the non-zero activation gradients "
-        f"but only {energy:.0e} of their energy (medians of {accuracy.size} seeds); the worst layer's weight gradient "
-        f"keeps a cosine of {_by_step(plain, _cosine)}: its direction is {harm}, x8 keeps it at "
+        f"but only {energy:.0e} of their energy (medians of {accuracy.size} seeds); the cosine of the worst layer's "
+        f"weight gradient ({_by_step(plain, _cosine)}) says that its direction is {harm}; x8 keeps it at "
         f"{_cosine(_least(times_8))} or closer throughout, and of single loss scales {static_scale}."
     )
     return Verdict(status, summary, tuple(Finding(*row) for row in findings))

@@ -61,14 +61,22 @@ _FNUZ = "ONNX, “Float stored in 8 bits”; primary"
 _P3109 = "IEEE P3109 value tables, Binary8p4se (P3109/Public); primary"
 CLAIMS = (
     Claim(
-        "The two OFP8 formats: largest finite value, smallest subnormal.",
+        "The two OFP8 formats have these largest finite values and smallest subnormals.",
         _OFP8,
         "E4M3 448 and 2^-9; E5M2 57344 and 2^-16",
+        "second-hand",
     ),
-    Claim("The elements of the MX formats, and their scale.", _MX, "E2M3 7.5, E3M2 28, E2M1 6; E8M0 2^-127 to 2^127"),
-    Claim("FP16 and BF16: the largest finite value.", f"{_IEEE}; {_BF16}", "65504; 3.3895e38"),
+    Claim(
+        "The elements of the MX formats end at these values; their scale has this range.",
+        _MX,
+        "E2M3 7.5, E3M2 28, E2M1 6; E8M0 2^-127 to 2^127",
+        "second-hand",
+    ),
+    Claim("FP16 and BF16 end at these values.", f"{_IEEE}; {_BF16}", "65504; 3.3895e38", "second-hand"),
     Claim("The formats without negative zero reach one binade lower.", _FNUZ, "E4M3 fnuz 2^-10; E5M2 fnuz 2^-17"),
-    Claim("The P3109 format of 8 bits and precision 4.", _P3109, "224 and 2^-10"),
+    Claim(
+        "The P3109 format of 8 bits and precision 4 reaches from this value down to this one.", _P3109, "224 and 2^-10"
+    ),
 )
 
 
@@ -252,7 +260,7 @@ def _codes(f: fp.FloatFormat) -> pd.DataFrame:
 CAPTIONS = {
     "ranges": (
         "Range of the fifteen named formats. The axis is the magnitude in powers of two, the upper one the same in powers "
-        "of ten. Solid: normal values; pale: subnormals. p is the precision in bits, the hidden bit included. No randomness."
+        "of ten. Solid: normal values; pale: subnormals. The precision p is in bits, the hidden bit included. No randomness."
     ),
     "spacing": (
         "Distance to the next value, relative to the value itself, against magnitude; both axes in powers of two. Above: "

@@ -53,7 +53,7 @@ def _meets(standard: str) -> Callable[[dict[Any, Any]], bool]:
 
 PUBLISHED = (
     Published(
-        Claim("ml_dtypes rounds float64 twice on the way to E4M3.", "jax-ml/ml_dtypes issue 401; primary",
+        Claim("The package ml_dtypes rounds float64 twice on the way to E4M3.", "jax-ml/ml_dtypes issue 401; primary",
               "1 + 2^-4 + 2^-40 becomes 1.0, not 1.125"),
         "ml_dtypes", "float64", "float8_e4m3fn", _twice,
     ),
@@ -63,7 +63,7 @@ PUBLISHED = (
         "torch>=2.13", "float32", "float8_e4m3fn", _meets("OFP8 saturating"),
     ),
     Published(
-        Claim("Its cast to E5M2 does not.", "pytorch/pytorch, c10/util/Float8_e5m2.h; primary", "from 61440 on infinity"),
+        Claim("PyTorch's cast to E5M2 does not saturate.", "pytorch/pytorch, c10/util/Float8_e5m2.h; primary", "from 61440 on infinity"),
         "torch>=2.13", "float32", "float8_e5m2", _meets("OFP8"),
     ),
     Published(
@@ -72,15 +72,15 @@ PUBLISHED = (
         "torch>=2.13", "float64", "float8_e5m2", _twice,
     ),
     Published(
-        Claim("XLA on the CPU rounds float64 once to FP8.", "openxla/xla; second-hand", "no difference"),
+        Claim("XLA on the CPU rounds float64 once to FP8.", "openxla/xla; second-hand", "no difference", "second-hand"),
         "xla", "float64", "float8_e4m3fn", _meets("OFP8"),
     ),
     Published(
-        Claim("gfloat rounds float64 once.", "graphcore-research/gfloat; second-hand", "no difference"),
+        Claim("The package gfloat rounds float64 once.", "graphcore-research/gfloat; second-hand", "no difference", "second-hand"),
         "gfloat", "float64", "float8_e4m3fn", _meets("OFP8"),
     ),
     Published(
-        Claim("apytypes rounds float64 once.", "apytypes/apytypes; second-hand", "no difference"),
+        Claim("The package apytypes rounds float64 once.", "apytypes/apytypes; second-hand", "no difference", "second-hand"),
         "apytypes", "float64", "float8_e5m2", _meets("OFP8"),
     ),
     Published(
@@ -227,7 +227,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         return Verdict("no claim", f"No library that converts is installed here.{missing}")
     judged = [(one, found) for one in PUBLISHED if (found := _find(cases, one)) is not None]
     findings = [
-        Finding(f"{one.stack}: {_label(one.source)} to {label(one.target)}", one.claim.published, _measured(row))
+        Finding(f"{one.stack}: {_label(one.source)} to {label(one.target)}", one.claim.stated, _measured(row))
         for one, row in judged
     ]
     findings += [

@@ -46,18 +46,20 @@ CLAIMS = (
         "`cvt.rn` to FP16 and BF16 rounds to nearest even, overflows to infinity, keeps subnormals, and drops the sign of a NaN.",
         _PTX,
         "65520 and more becomes 0x7C00; every NaN 0x7FFF",
+        "second-hand",
     ),
     Claim(
         "`cvt.rn.satfinite` to FP8 clamps finite and infinite values to the largest finite one.",
         _PTX,
         "E4M3 0x7E (448), E5M2 0x7B (57344); every NaN 0x7F",
+        "second-hand",
     ),
     Claim(
         "`cvt.rna.tf32` adds half a spacing and clears 13 bits; NaNs only lose the bits.",
         _SASS,
         "(bits + 0x1000) & 0xFFFFE000 below infinity; a NaN with no payload above bit 13 becomes infinity",
     ),
-    Claim("FP8 to FP16 is exact.", _PTX, "every NaN 0x7FFF"),
+    Claim("FP8 to FP16 is exact.", _PTX, "every NaN 0x7FFF", "second-hand"),
     Claim(
         "PyTorch's cast to E4M3 does not saturate before 2.13.",
         _TORCH,

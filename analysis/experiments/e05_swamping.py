@@ -58,15 +58,15 @@ CLAIMS = (
     Claim(
         "In FP16 (1, 6, 9) a sum of uniform values of mean 1 and standard deviation 1 stalls from a length of 4096 on.",
         f"{_WANG}, figure; second-hand, from memory",
-        "4096",
+        "4096", "second-hand",
     ),
-    Claim("In chunks of 64 it follows the exact sum.", f"{_WANG}; second-hand, from memory", "close to FP32"),
+    Claim("In chunks of 64 it follows the exact sum.", f"{_WANG}; second-hand, from memory", "close to FP32", "second-hand"),
     Claim(
         "Chunks and stochastic rounding let additions go down from 32 to 16 bits.",
         f"{_WANG}, abstract; primary",
         "16 bits",
     ),
-    Claim("In IEEE's FP16 the same sum stalls at 8192.", "our own pilot", "8192"),
+    Claim("In IEEE's FP16 the same sum stalls at 8192.", "our own pilot", "8192", "pilot"),
 )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def predicted(codes: Codes, format: fp.FloatFormat) -> float:
 CAPTIONS = {
     "swamping": (
         "Sums of uniform values of mean 1 and standard deviation 1 (above, dashed: exact) and their relative error (below) over the number of terms, "
-        "in three 16-bit accumulators. e6m9 is the FP16 with 6 exponent and 9 fraction bits. Dotted: the power of two at which a sum one by one "
+        "in three 16-bit accumulators. The format e6m9 is the FP16 with 6 exponent and 9 fraction bits. Dotted: the power of two at which a sum one by one "
         "must stall. Lines of FP16 end where the sum overflows. Line: median, band: range over the seeds."
     )
 }
@@ -185,14 +185,15 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     if status == "holds" and stall_too:
         status = "holds with conditions"
     summary = (
-        f"FP16 (1, 6, 9) stalls at {_values(ours.stalled_at)} after {_range(ours.terms)} terms, as predicted from its spacing; at 2^16 terms it has lost "
-        f"{percent(errors[NAIVE])}, chunks of 64 {percent(errors[CHUNKS], 2)}, stochastic rounding {percent(errors[STOCHASTIC])}; at "
+        f"FP16 (1, 6, 9) stalls at {_values(ours.stalled_at)} after {_range(ours.terms)} terms, "
+        f"{'as' if as_predicted else 'not as'} predicted from its spacing; at 2^16 terms it has lost "
+        f"{percent(errors[NAIVE])}, with chunks of 64 {percent(errors[CHUNKS], 2)}, with stochastic rounding {percent(errors[STOCHASTIC])}; at "
         f"2^{log2(sums.length.max()):.0f} terms chunks of 64 have lost {percent(last[CHUNKS]['error'])}{': they stall too' if stall_too else ''}."
     )
     findings = [
         Finding(
             f"{label(format)}, {kind}: where the sum stalls (predicted), after how many terms",
-            PUBLISHED.get((name, kind), "not published"),
+            STATED.get((name, kind), "not published"),
             f"{_values(rows.stalled_at)} ({_values(rows.predicted)}), {_range(rows.terms)}",
         )
         for name, format in FORMATS.items()
@@ -217,7 +218,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     return Verdict(status, summary, tuple(findings))
 
 
-PUBLISHED = {(FP16_6_9.name, "uniform"): "4096", ("float16", "uniform"): "8192 (pilot)"}
+STATED = {(FP16_6_9.name, "uniform"): "4096", ("float16", "uniform"): "8192 (pilot)"}
 
 
 def _error(error: float) -> str:

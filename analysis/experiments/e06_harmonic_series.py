@@ -38,9 +38,14 @@ TITLE = "The harmonic series ends"
 QUESTION = "Where does the harmonic series, which diverges, end in each format?"
 _HIGHAM = "N. J. Higham, Half Precision Arithmetic: fp16 Versus bfloat16, 2018; second-hand, quoted by others"
 CLAIMS = (
-    Claim("In FP16 the sum stays at 7.0859 from the 513th term on.", _HIGHAM, "7.0859, 513"),
-    Claim("In BF16 it stays at 5.0625 from the 65th term on.", _HIGHAM, "5.0625, 65"),
-    Claim("In FP32 it stays at 15.4037 from term 2^21 on.", f"{_HIGHAM}, and by D. Malone, 2013", "15.4037, 2097152"),
+    Claim("In FP16 the sum stays at 7.0859 from the 513th term on.", _HIGHAM, "7.0859, 513", "second-hand"),
+    Claim("In BF16 it stays at 5.0625 from the 65th term on.", _HIGHAM, "5.0625, 65", "second-hand"),
+    Claim(
+        "In FP32 it stays at 15.4037 from term 2^21 on.",
+        f"{_HIGHAM}, and by D. Malone, 2013",
+        "15.4037, 2097152",
+        "second-hand",
+    ),
 )
 PUBLISHED = {"float16": (7.0859, 513), "bfloat16": (5.0625, 65), "float32": (15.4037, 2**21)}
 

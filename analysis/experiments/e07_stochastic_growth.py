@@ -46,7 +46,7 @@ CLAIMS = (
     Claim(
         "In BF16, at 10^5 terms, nearest is wrong by 0.995, stochastic by 0.050.",
         "our own pilot, 40 draws",
-        "0.995, 0.050; sqrt(n) u = 1.24",
+        "0.995, 0.050; sqrt(n) u = 1.24", "pilot",
     ),
 )  # fmt: skip
 
@@ -141,7 +141,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     )
     bf16, lost = found["bfloat16", STOCHASTIC], found["bfloat16", NEAREST]
     summary = (
-        f"The rms error of {errors.draw.nunique()} stochastic BF16 sums is {bf16['last']:.3f} at 10^5 terms, never was an error above "
+        f"The rms error of {errors.draw.nunique()} stochastic BF16 sums is {bf16['last']:.3f} at 10^5 terms, no error was ever above "
         f"{bf16['of_root']:.2f} sqrt(n) u, and the mean is within {bf16['bias']:.1f} standard errors of zero; to nearest {lost['last']:.3f} "
         f"is lost. The growth as n^{bf16['early']:.2f} ends at n = 1/u (n^{bf16['late']:.2f} from there on): stochastic errors stay near "
         f"sqrt(2 u / 3) = {stays('bfloat16'):.3f}."

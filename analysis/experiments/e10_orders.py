@@ -57,9 +57,14 @@ QUESTION = (
 )
 _HIGHAM = "Higham, The Accuracy of Floating Point Summation, SIAM J. Sci. Comput. 1993; second-hand, from memory"
 CLAIMS = (
-    Claim("One by one, the error is at most (n - 1) u of the sum of magnitudes.", _HIGHAM, "(n - 1) u"),
-    Claim("In pairs it is at most log2(n) u.", _HIGHAM, "log2(n) u"),
-    Claim("With Kahan's compensation it is at most 2 u, and a term of order n u^2.", _HIGHAM, "2 u + O(n u^2)"),
+    Claim("One by one, the error is at most (n - 1) u of the sum of magnitudes.", _HIGHAM, "(n - 1) u", "second-hand"),
+    Claim("In pairs it is at most log2(n) u.", _HIGHAM, "log2(n) u", "second-hand"),
+    Claim(
+        "With Kahan's compensation it is at most 2 u, and a term of order n u^2.",
+        _HIGHAM,
+        "2 u + O(n u^2)",
+        "second-hand",
+    ),
 )
 
 
@@ -150,7 +155,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         for name in FORMATS
     )
     summary = (
-        f"Median errors of 10^5 uniform terms: {told}; pairs stay within {max(worst[name, PAIRS] for name in FORMATS):.2f} of their bound log2(n) u, "
+        f"The median errors of 10^5 uniform terms are: {told}; pairs stay within {max(worst[name, PAIRS] for name in FORMATS):.2f} of their bound log2(n) u, "
         f"compensation within {compensated['float16']:.2f} of 2 u in FP16 and {compensated['bfloat16']:.2f} in BF16, where n u^2 reaches 1.5."
     )
     findings = [

@@ -38,8 +38,14 @@ CLAIMS = (
         "Of SSD's activation gradients most are exact zeros; FP16 turns more of them into zero.",
         _GUIDE,
         "66.8 % zero in FP32; a further 31 % in FP16",
+        "second-hand",
     ),
-    Claim("A factor of 8 is enough for FP32's accuracy; 2^15 recovers all but 0.1 %.", _GUIDE, "x8; 2^15: 0.1 %"),
+    Claim(
+        "A factor of 8 is enough for FP32's accuracy; 2^15 recovers all but 0.1 %.",
+        _GUIDE,
+        "x8; 2^15: 0.1 %",
+        "second-hand",
+    ),
 )
 
 
@@ -142,7 +148,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         else "does not hold at this scale"
     )
     summary = (
-        f"At step {last} {percent(bare['zero'])} of the gradients are zero in FP32 and FP16 makes {percent(bare['new_zero'])} more so "
+        f"At step {last}, {percent(bare['zero'])} of the gradients are zero in FP32 and FP16 makes {percent(bare['new_zero'])} more so "
         f"({percent(bare['new_zero_of_nonzero'])} of the non-zeros), with {bare['energy']:.0e} of the energy; "
         f"a factor of 8 leaves {percent(eight['new_zero'])}, 2^15 {percent(large['new_zero'])}. Before training, at step 0, FP16 zeroes "
         f"{percent(at[0, 0]['new_zero'])}."

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 import fpemu as fp
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import log2_axis
-from analysis.tables import medians, where
+from analysis.tables import listed, medians, where
 from analysis.training.layers import names_of
 from analysis.training.recipes import RECIPES
 from analysis.training.small_tasks import Task, small_detector, small_gpt
@@ -40,8 +40,9 @@ CLAIMS = (
         "Factors of 8 to 32 K serve across networks; 8 for SSD, 128 for bigLSTM.",
         "Micikevicius et al., Mixed Precision Training, ICLR 2018; second-hand",
         "2^3 to 2^15",
+        "second-hand",
     ),
-    Claim("A wide band keeps every layer of an MLP.", "our own pilot; experiment e01", "2^-2 to 2^22"),
+    Claim("A wide band keeps every layer of an MLP.", "our own pilot; experiment e01", "2^-2 to 2^22", "pilot"),
 )
 
 
@@ -189,15 +190,15 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         else "does not hold at this scale"
     )
     words = "; ".join(
-        f"{name}: 2^{low:.0f} to 2^{high:.0f}"
+        f"2^{low:.0f} to 2^{high:.0f} ({name})"
         if low <= high
-        else f"{name}: none (2^{low:.0f} is needed, 2^{high:.0f} overflows)"
+        else f"none of {name} (2^{low:.0f} is needed, 2^{high:.0f} overflows)"
         for name, (low, high) in shared.items()
     )
-    widths = ", ".join(f"{at[name]['width']:.0f}" for name in names)
-    skips = ", ".join(f"{100 * skipped[name]:.0f} %" for name in names)
+    widths = listed([f"{at[name]['width']:.0f}" for name in names])
+    skips = listed([f"{100 * skipped[name]:.0f} %" for name in names])
     summary = (
-        f"Scales that serve every layer at every captured step in every seed: {words}; single layers have bands of {widths} powers of two (median). "
+        f"These scales serve every layer at every captured step in every seed: {words}; single layers have bands of {widths} powers of two (median). "
         f"GradScaler skips {skips} of the steps at an interval of 10."
     )
     findings = tuple(

@@ -12,10 +12,10 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
+from analysis.experiment import NO_NUMBER, Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import colour, label
 from analysis.ladders import CAPTION, Rung, bound, costs, draw_gaps, run_rungs, told, worse
-from analysis.tables import medians, percent
+from analysis.tables import listed, medians, percent
 from analysis.training.recipes import RECIPES, UPDATES
 from analysis.training.small_tasks import Task, digits_mlp, small_gpt
 
@@ -43,11 +43,13 @@ CLAIMS = (
         "Updating FP16 weights costs a speech model most of its accuracy.",
         "Micikevicius et al., Mixed Precision Training, ICLR 2018; second-hand",
         "80 % relative",
+        "second-hand",
     ),
     Claim(
         "FP8 master weights degrade, FP16 ones with a scale match FP32, BF16 ones are a little worse.",
         "FP8-LM, arXiv 2310.18313; second-hand",
-        "qualitative",
+        NO_NUMBER,
+        "second-hand",
     ),
     Claim(
         "Stochastic rounding or Kahan summation recover what BF16 weights lose.",
@@ -100,13 +102,14 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         if short
         else "does not hold at this scale"
     )
-    names = ", ".join(label(name) for name in FORMATS if any(loses[task, name] for task in tasks)) or "no format"
+    losing = [label(name) for name in FORMATS if any(loses[task, name] for task in tasks)]
+    larger = [label(name) for name in FORMATS if name in beyond]
     first = tasks[0]
     summary = (
-        f"To nearest {names} lose measurably, more than a change of seed does "
-        f"{', '.join(label(name) for name in FORMATS if name in beyond) or 'none'}; on the {first} updates cancelled: "
+        f"Rounded to nearest, weights lose measurably in {listed(losing) or 'no format'}, and more than a change of seed "
+        f"costs in {listed(larger) or 'none'}; on the {first} these shares of the updates are cancelled: "
         + ", ".join(f"{label(name)} {percent(at[first, f'{name} nearest']['cancelled'])}" for name in FORMATS)
-        + f"; differences in 10^-3 nats (seeds: {bound(runs, BASE, first) / 1e-3:.1f}): "
+        + f"; differences to FP32 in 10^-3 nats (a change of seed: {bound(runs, BASE, first) / 1e-3:.1f}) are: "
         + ", ".join(
             f"{label(name)} {told(runs, BASE, first, f'{name} nearest')}, stochastic {told(runs, BASE, first, f'{name} stochastic')}"
             for name in FORMATS

@@ -18,9 +18,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
+from analysis.experiment import NO_NUMBER, Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import band
-from analysis.scaled import sqnr_db
 from analysis.tables import medians, percent, spread, where
 from fpemu import scaling
 
@@ -32,7 +31,7 @@ SHADES = {0: "#D55E00", 1: "#E69F00", 2: "#009E73", 4: "#0072B2"}
 TITLE = "Margins for tensors that grow"
 QUESTION = "How much margin does delayed scaling need for a tensor that grows?"
 CLAIMS = (
-    Claim("Only delayed scaling can overflow: Transformer Engine logs overflows for it alone.", "Transformer Engine, debug features; primary", "qualitative"),
+    Claim("Only delayed scaling can overflow: Transformer Engine logs overflows for it alone.", "Transformer Engine, debug features; primary", NO_NUMBER),
     Claim("The default margin is 0.", "Transformer Engine, recipe DelayedScaling; primary", "0"),
 )  # fmt: skip
 
@@ -62,7 +61,7 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
                     )  # past the last rounding interval
                     steps.append(bool(beyond.any()))
                     elements.append(float(beyond.mean()))
-                    quality.append(sqnr_db(x, result.dequantize()))
+                    quality.append(result.errors(x).sqnr_db)
             rows.append(
                 {
                     "seed": seed,
@@ -122,7 +121,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     holds = current == 0 and fast > 0.5 and cured < 0.02
     summary = (
         f"With margin 0 a tensor that does not grow clips in {percent(still)} of the steps and one that grows by 30 % in {percent(fast)}; with "
-        f"a margin of one binade in at most {percent(cured)}, with current scaling in {percent(current)}. A margin of "
+        f"a margin of one binade it clips in at most {percent(cured)}, with current scaling in {percent(current)}. A margin of "
         f"4 binades costs {cost:.2f} dB."
     )
     findings = tuple(

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
+from analysis.experiment import NO_NUMBER, Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import label
 from analysis.tables import medians, percent, spread, where
 from fpemu import scaling
@@ -34,13 +34,14 @@ CLAIMS = (
     Claim(
         "Quantised LayerNorm gains give a multiplicative bias that makes MX training unstable; their values cluster and clip together.",
         "Su et al., arXiv 2506.20752; abstract",
-        "qualitative",
+        NO_NUMBER,
     ),
-    Claim("Gains uniform in (0.88, 0.999): one code and a bias by FLOOR, three codes and none by RCEIL.", "our own pilot", "1 code, -6.8 %; 3 codes, 0.0 %"),
+    Claim("Gains uniform in (0.88, 0.999) become one code with a bias under FLOOR, three codes without one under RCEIL.", "our own pilot",
+          "1 code, -6.8 %; 3 codes, 0.0 %", "pilot"),
 )  # fmt: skip
 
 
-PUBLISHED = {
+PILOT_CODES = {
     ("float8_e4m3fn", "floor"): "1 code, 100 % at the largest, -6.8 % (pilot)",
     ("float8_e4m3fn", "rceil"): "3 codes, 0.0 % (pilot)",
 }
@@ -124,9 +125,13 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     holds = floor["codes"] == 1 and floor["bias"] < -0.06 and rceil["codes"] == 3 and abs(rceil["bias"]) < 0.002
     lost = where(gains, format=e4m3, rule="floor")
     collapsed = sorted(set(lost[lost.collapsed > 0.99].start))
+
+    def codes(row: dict[str, float]) -> str:
+        return f"{row['codes']:.0f} code{'' if row['codes'] == 1 else 's'}"
+
     summary = (
-        f"Gains in ({PILOT}, {PILOT + WIDTH:.3f}) become {floor['codes']:.0f} code of E4M3 under FLOOR, {percent(-floor['bias'])} too small, "
-        f"and {rceil['codes']:.0f} codes under RCEIL with a "
+        f"Gains in ({PILOT}, {PILOT + WIDTH:.3f}) become {codes(floor)} of E4M3 under FLOOR, {percent(-floor['bias'])} too small, "
+        f"and {codes(rceil)} under RCEIL with a "
         f"bias of {percent(rceil['bias'], 2)}; under FLOOR every block collapses for intervals that begin from {collapsed[0]:.2f} to "
         f"{collapsed[-1]:.2f}."
         if collapsed
@@ -135,7 +140,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     findings = tuple(
         Finding(
             f"{label(element)}, {rule}: codes in all, collapsed blocks, elements at the largest code, bias",
-            PUBLISHED.get((element, rule), "not published"),
+            PILOT_CODES.get((element, rule), "not published"),
             f"{row['codes']:.0f}, {percent(row['collapsed'])}, {percent(row['at_top'])}, {percent(row['bias'], 2)}",
         )
         for element in ELEMENTS

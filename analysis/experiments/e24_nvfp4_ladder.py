@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
+from analysis.experiment import NO_NUMBER, Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import colour
 from analysis.ladders import CAPTION, Rung, bound, draw_gaps, gaps, run_rungs, told, worse
 from analysis.pairs import differences, interval
+from analysis.tables import listed
 from analysis.training.recipes import NVFP4, NVFP4_STOCHASTIC, RECIPES
 from analysis.training.small_tasks import Task, small_gpt
 
@@ -56,8 +58,8 @@ CLAIMS = (
         _PAPER,
         "12B, 10T tokens: relative loss error below 1 to 1.5 %",
     ),
-    Claim("Stochastic rounding of activations and weights diverges.", _PAPER, "qualitative"),
-    Claim("Many effects do not show in small models.", _PAPER, "1.2B"),
+    Claim("Stochastic rounding of activations and weights diverges.", _PAPER, NO_NUMBER),
+    Claim("Many effects do not show in small models.", _PAPER, "1.2B parameters"),
 )
 
 
@@ -100,10 +102,11 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     )
     summary = (
         f"The whole recipe costs {told(runs, BASE, 'GPT', FULL)} x 10^-3 nats against BF16 (a change of seed: "
-        f"{bound(runs, BASE, 'GPT') / 1e-3:.1f}), none of the ingredients {told(runs, BASE, 'GPT', PLAIN)}, MXFP4 "
+        f"{bound(runs, BASE, 'GPT') / 1e-3:.1f}), without any of the ingredients it costs {told(runs, BASE, 'GPT', PLAIN)} and MXFP4 costs "
         f"{told(runs, BASE, 'GPT', 'mxfp4')}; "
-        f"left out one at a time, {', '.join(RUNGS[name].label for name in shown) or 'none'} costs more than the noise of the pairs. Nothing "
-        f"diverges; beyond a change of seed: {', '.join(RUNGS[name].label for name in diverged) or 'nothing'}."
+        f"of the ingredients left out one at a time, {listed([RUNGS[name].label for name in shown]) or 'none'} costs more than the noise of the pairs. "
+        f"{'Nothing diverges' if np.isfinite(runs.loss).all() else 'Some runs diverge'}; "
+        f"{listed([RUNGS[name].label for name in diverged]) or 'nothing'} lies beyond a change of seed."
     )
     findings = tuple(
         Finding(f"{rung.label}: difference to BF16; to the whole recipe (10^-3 nats)", "not published at this size",

@@ -18,9 +18,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
+from analysis.experiment import NO_NUMBER, Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import band
-from analysis.tables import percent, spread, where
+from analysis.tables import listed, percent, spread, where
 from analysis.training.recipes import RECIPES, Operand
 from analysis.training.small_tasks import digits_mlp, small_gpt
 
@@ -50,7 +50,7 @@ CLAIMS = (
         "FP4 All the Way, arXiv 2505.19115; abstract",
         "sqrt(3) = 1.73",
     ),
-    Claim("A universal diagnostic is wanted.", "Transformer Engine, issue 1701; second-hand", "-"),
+    Claim("A universal diagnostic is wanted.", "Transformer Engine, issue 1701; second-hand", NO_NUMBER, "second-hand"),
 )
 
 
@@ -134,16 +134,15 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     gap = losses.assign(gap=losses.loss - losses.base).groupby(["task", "way"]).gap.median()
     crossed = max(below.values()) > 0
     status = "no claim" if not crossed else "holds with conditions"
-    words = ", ".join(
-        f"{way} at least {least[way]:.2f} ({percent(below[way])} of the layers and steps below sqrt(3))"
-        for way in TINTS
+    words = listed(
+        [f"{least[way]:.2f} ({way}; {percent(below[way])} of the layers and steps lie below sqrt(3))" for way in TINTS]
     )
     told = "; ".join(
         f"{task}: " + ", ".join(f"{way} {1e3 * gap[task, way]:+.1f}" for way in TINTS)
         for task in dict.fromkeys(losses.task)
     )
     summary = (
-        f"Ratios of gradient norm to noise: {words}; difference of held-out loss to BF16 (10^-3 nats, median): {told}. "
+        f"The ratio of gradient norm to noise is at least {words}; held-out losses differ from BF16's (10^-3 nats, median) by: {told}. "
         + (
             "The line is crossed by some layers."
             if crossed

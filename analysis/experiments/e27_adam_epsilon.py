@@ -38,14 +38,23 @@ CLAIMS = (
         "A smaller epsilon is better at scale, where gradients come near it.",
         "Wortsman et al., arXiv 2309.14322; from memory; NVIDIA's NeMo primer; documentation",
         "1e-15",
+        "second-hand",
     ),
     Claim(
         "Steps shrink once gradients come near epsilon = 1e-8.",
         "our own pilot",
         "g = 1e-8: 0.5 of the rate; 1e-9: 0.09",
+        "pilot",
     ),
-    Claim("In pure FP16 epsilon is zero: zero gradients give NaN.", "optax, issue 1754; second-hand", "NaN"),
-    Claim("PyTorch's Adam in FP16: a zero gradient gives NaN, g = 1e-4 gives -inf.", "our own pilot", "NaN; -inf"),
+    Claim(
+        "In pure FP16 epsilon is zero: zero gradients give NaN.", "optax, issue 1754; second-hand", "NaN", "second-hand"
+    ),
+    Claim(
+        "PyTorch's Adam in FP16: a zero gradient gives NaN, g = 1e-4 gives minus infinity.",
+        "our own pilot",
+        "NaN; -inf",
+        "pilot",
+    ),
 )
 
 
@@ -161,10 +170,14 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     dead = bool(np.isnan(weight["fp16", 1e-8, 0.0]) and weight["fp16", 1e-8, 1e-4] == -np.inf)
     saved = bool(np.isfinite([weight["fp16", 1e-4, g] for g in PURE]).all())
     holds = abs(half - 0.5) < 0.02 and abs(tenth - 0.09) < 0.01 and small > 0.99 and dead
+
+    def special(value: float) -> str:
+        return "NaN" if np.isnan(value) else "minus infinity" if value == -np.inf else f"{value:g}"
+
     summary = (
         f"With epsilon 1e-8 Adam takes {half:.2f} of a step at g = 1e-8 and {tenth:.2f} at 1e-9, with 1e-15 {small:.2f}. In pure FP16 with "
-        f"epsilon 1e-8 a zero gradient turns the weight into {weight['fp16', 1e-8, 0.0]}, one of 1e-4 into "
-        f"{weight['fp16', 1e-8, 1e-4]}; epsilon 1e-4 {'keeps every weight finite' if saved else 'does not save every weight'}, and BF16, which "
+        f"epsilon 1e-8 a zero gradient turns the weight into {special(weight['fp16', 1e-8, 0.0])}, one of 1e-4 into "
+        f"{special(weight['fp16', 1e-8, 1e-4])}; epsilon 1e-4 {'keeps every weight finite' if saved else 'does not save every weight'}, and BF16, which "
         f"holds 1e-8, leaves it at {weight['bf16', 1e-8, 0.0]:g} for a zero gradient."
     )
     findings = [

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
+from analysis.experiment import NO_NUMBER, Claim, Finding, Profile, Unit, Verdict
 from analysis.figures import log2_axis
-from analysis.tables import where
+from analysis.tables import listed, where
 from analysis.training.small_tasks import digits_mlp
 from fpemu.scaling.loss import loss_scaler
 from fpemu.scaling.loss_policies import LOSS_POLICIES
@@ -40,14 +40,21 @@ CLAIMS = (
         "GradScaler with an interval of 200 skips a step now and then; from 2^32 it skips at first.",
         "our own pilot",
         "5 skips in 3000 steps; 17 initial skips",
+        "pilot",
     ),
-    Claim("An overflow every growth interval is normal.", "apex, issue 864; second-hand", "one in 2000 steps"),
+    Claim(
+        "An overflow every growth interval is normal.",
+        "apex, issue 864; second-hand",
+        "one in 2000 steps",
+        "second-hand",
+    ),
     Claim(
         "From 65536, overflows alone make GradScaler's scale zero, which is absorbing; below 2^-127 its inverse is infinite.",
         "our own pilot; PyTorch, issue 99640",
         "166 overflows; 2^-128",
+        "pilot",
     ),
-    Claim("A scale predicted from statistics avoids the skips of probing.", "OpenSeq2Seq, LogMax; code", "qualitative"),
+    Claim("A scale predicted from statistics avoids the skips of probing.", "OpenSeq2Seq, LogMax; code", NO_NUMBER),
 )
 
 
@@ -209,7 +216,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         f"GradScaler's scale is zero after {zero_at} overflows in a row, and from 2^{first:.0f} down its inverse is infinite; with an interval "
         f"of 200 it skips {short} of 3000 steady steps, from 2^32 its first {high}. On the fading trace {least} skips least "
         f"({fading.loc[least].skips:.0f}), {frugal} leaves the fewest exponents unused ({fading.loc[frugal].wasted_exponents:.1f}); LogMax "
-        f"skips {fading.loc['logmax'].skips:.0f}, torch {fading.loc['torch'].skips:.0f}. Gave up on some trace: {', '.join(gave_up) or 'none'}."
+        f"skips {fading.loc['logmax'].skips:.0f}, torch {fading.loc['torch'].skips:.0f}. Of all scalers {listed(gave_up) or 'none'} gave up on some trace."
     )
     findings = [
         Finding(

@@ -39,11 +39,13 @@ CLAIMS = (
         "Most non-zero gradients can underflow and the weight gradient still points the right way.",
         "our own pilot, an 11-layer MLP",
         "77 % zeros, cosine at least 0.9996, 5e-6 of the energy",
+        "pilot",
     ),
     Claim(
         "A 7B model with more FP8 underflow converged better than one with less.",
         "NVIDIA BioNeMo, slides; second-hand, confounded",
         "18.6 % and 16.1 %: loss 1.04 and 1.16",
+        "second-hand",
     ),
 )
 
@@ -156,8 +158,8 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     summary = (
         f"Steps that lose up to {percent(most)} of their non-zero gradients keep every layer's direction (1 - cosine below {DAMAGED:g}), while "
         f"damage "
-        f"begins at layers that lose {percent(least)}: the counts overlap. Rank correlation with 1 - cosine over {len(layers)} steps: "
-        f"count {overall[0]:.2f}, energy {overall[1]:.2f}."
+        f"begins at layers that lose {percent(least)}: the counts overlap. The rank correlation with 1 - cosine over {len(layers)} steps is "
+        f"{overall[0]:.2f} for the count and {overall[1]:.2f} for the energy."
     )
     findings = [
         Finding(

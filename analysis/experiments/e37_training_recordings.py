@@ -35,11 +35,13 @@ CLAIMS = (
         "Scales and skipped steps of GradScaler are those of the emulation.",
         "our own prediction",
         "the same at every step until the runs part",
+        "predicted",
     ),
     Claim(
         "At the first step every gradient has the same share of zeros and the same magnitudes.",
         "our own prediction",
         "0.5 points; 2 %",
+        "predicted",
     ),
 )
 
@@ -154,9 +156,10 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     )
     status = "does not hold at this scale" if within < len(runs) else "holds" if len(gpus) else "holds with conditions"
     summary = (
-        f"Recorded: {device}. {within} of {len(runs)} runs are within the tolerances: at step 0 shares of zeros differ by at most "
-        f"{percent(float(runs.zeros_gap.max()), 2)} and magnitudes by {percent(float(runs.distance.max()), 2)}; skipped steps recorded and emulated: "
-        f"{int(runs.skipped.sum())} and {int(runs.skipped_emulated.sum())}; {len(parted)} of {len(runs)} runs part by more than 1 % of the loss."
+        f"Recorded: {device}. {within} of {len(runs)} runs lie within the tolerances: at step 0 shares of zeros differ by at most "
+        f"{percent(float(runs.zeros_gap.max()), 2)} and magnitudes by {percent(float(runs.distance.max()), 2)}; "
+        f"{int(runs.skipped.sum())} steps were skipped as recorded and {int(runs.skipped_emulated.sum())} as emulated; "
+        f"{len(parted)} of {len(runs)} runs {'parts' if len(parted) == 1 else 'part'} by more than 1 % of the loss."
     )
     findings = tuple(
         Finding(f"{row['task']}, {row['mode']} ({row['recording']}): skipped steps recorded, emulated; where they part, and why; time a step", "the same",

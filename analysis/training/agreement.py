@@ -1,36 +1,52 @@
-"""How well an emulated gradient agrees with the float32 one, as sums that add up over layers."""
+"""How well an emulated gradient agrees with the float32 one, as counts and sums that add up over layers."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, isnan, log10, nan, sqrt
+from math import nan
 
 import numpy as np
 
+import fpemu as fp
 from analysis.training.mlp import Array
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Sums over the elements of a reference g and an emulated gradient e, in float64; `a + b` pools two tensors.
+    """Of the elements of a reference g, all finite, and an emulated gradient e; ``a + b`` pools two tensors.
 
-    Every ratio with a zero denominator is NaN, and so is every ratio but the counts' once `nonfinite` is not 0.
+    Every ratio with a zero denominator is NaN.  SQNR, cosine and gain are those of ``fpemu.errors``: where an e is not
+    finite the SQNR is -inf and the others NaN.
     """
 
-    size: int  # elements
     nonzero: int  # of g
     new_zero: int  # g != 0 and e == 0
-    nonfinite: int  # of e: infinities and NaNs
     energy: float  # sum of g^2
     energy_zeroed: float  # sum of g^2 over the new zeros
-    energy_emulated: float  # sum of e^2
-    energy_error: float  # sum of (e - g)^2
-    product: float  # sum of e g
+    errors: fp.Errors
 
-    def __add__(self, other: "Agreement") -> "Agreement":
-        return Agreement(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+    def __add__(self, other: Agreement) -> Agreement:
+        return Agreement(
+            self.nonzero + other.nonzero,
+            self.new_zero + other.new_zero,
+            self.energy + other.energy,
+            self.energy_zeroed + other.energy_zeroed,
+            self.errors.merge(other.errors),
+        )
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return self.errors.elements
+
+    @property
+    def nonfinite(self) -> int:
+        """Infinities and NaNs of e."""
+        return self.errors.nan + self.errors.infinite
 
     @property
     def overflowed(self) -> bool:
-        return self.nonfinite > 0
+        return not self.errors.finite
 
     @property
     def new_zero_of_nonzero(self) -> float:
@@ -38,39 +54,31 @@ class Agreement:
 
     @property
     def energy_lost(self) -> float:
-        """Share of the energy of g that sat in the new zeros."""
+        """Share of the energy of g that sat in the new zeros; NaN where an e is not finite."""
         return self.energy_zeroed / self.energy if self.energy and not self.overflowed else nan
 
     @property
     def sqnr_db(self) -> float:
-        """10 log10 of energy over error energy; infinite where the two agree exactly."""
-        if not self.energy or self.overflowed or isnan(self.energy_error):
-            return nan
-        return 10 * log10(self.energy / self.energy_error) if self.energy_error else inf
+        return self.errors.sqnr_db
 
     @property
     def cosine(self) -> float:
-        norms = sqrt(self.energy) * sqrt(self.energy_emulated)
-        return self.product / norms if norms and not self.overflowed else nan
+        return self.errors.cosine
 
     @property
     def gain(self) -> float:
         """<e, g> / <g, g>: below 1 the emulated gradient is shrunk."""
-        return self.product / self.energy if self.energy and not self.overflowed else nan
+        return self.errors.gain
 
 
 def agree(reference: Array, emulated: Array) -> Agreement:
     """Compare two gradients of one shape; the reference must be finite. Raises ValueError otherwise."""
     if reference.shape != emulated.shape:
         raise ValueError(f"shapes differ: {reference.shape} and {emulated.shape}")
-    g, e = reference.astype(np.float64).ravel(), emulated.astype(np.float64).ravel()
-    if not np.isfinite(g).all():
+    errors = fp.errors(reference, emulated)
+    if errors.compared < errors.elements:
         raise ValueError("the reference gradient holds infinities or NaNs")
-    nonfinite = int(e.size - np.isfinite(e).sum())
-    zeroed = np.where(e == 0, g, 0.0)
-    counts = (g.size, int(np.count_nonzero(g)), int(np.count_nonzero(zeroed)), nonfinite)
-    energy, energy_zeroed = float(g @ g), float(zeroed @ zeroed)
-    if nonfinite:
-        return Agreement(*counts, energy, energy_zeroed, nan, nan, nan)
-    error = e - g
-    return Agreement(*counts, energy, energy_zeroed, float(e @ e), float(error @ error), float(e @ g))
+    g = reference.astype(np.float64).ravel()
+    zeroed = np.where(emulated.ravel() == 0, g, 0.0)
+    counts = int(np.count_nonzero(g)), int(np.count_nonzero(zeroed))
+    return Agreement(*counts, float(np.sum(g * g)), float(np.sum(zeroed * zeroed)), errors)

@@ -8,7 +8,7 @@ momentum, the second moment, and the weights, to nearest, stochastically, or wit
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import sqrt
+from math import isfinite, sqrt
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from analysis.training.draws import UPDATE, draw_seed
 from analysis.training.layers import Parameters
 from analysis.training.numerics import Array
 from analysis.training.recipes import Recipe
+from fpemu import pairs
+from fpemu.moments import Moments
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,18 @@ class Visibility:
     @property
     def cosine(self) -> float:
         """Of intended and effective updates; NaN where either is all zero."""
-        norms = sqrt(self.uu) * sqrt(self.ee)
-        return self.ue / norms if norms else float("nan")
+        return self._moments.cosine
 
     @property
     def gain(self) -> float:
         """<e, u> / <u, u>: the effective step along the intended one."""
-        return self.ue / self.uu if self.uu else float("nan")
+        return self._moments.gain
+
+    @property
+    def _moments(self) -> Moments:
+        """For the figures they share with ``fpemu.errors``: u is the reference, and neither noise nor bias is asked for."""
+        signal, result, product = ((total, 0) for total in (self.uu, self.ee, self.ue))
+        return Moments(self.intended, signal, result, product, pairs.ZERO, pairs.ZERO, isfinite(self.uu + self.ee))
 
 
 @dataclass

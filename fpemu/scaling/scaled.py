@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from enum import IntFlag
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from fpemu.arrays import Codes, Values, decode
+from fpemu.comparison import Errors, errors
 from fpemu.formats import FORMATS, FloatFormat
 from fpemu.scaling.blocks import Array, Cut, reduce_blocks, spread
 from fpemu.targets.environment import in_default_environment
@@ -91,6 +92,14 @@ class Scaled:
         values = np.asarray(decode(self.codes, self.format, dtype=dtype))
         with np.errstate(all="ignore"):
             return np.asarray(values * spread(self.scale_values(dtype), self.cut, self.shape))
+
+    def errors(self, reference: ArrayLike, dtype: DTypeLike = np.float32) -> Errors:
+        """How far ``dequantize(dtype)`` lies from the array it was made of, or any other of its shape.
+
+        See ``fpemu.errors``: SQNR, relative RMS, bias, cosine, gain, and the largest error in ulps of the reference.
+        Raises TypeError, ValueError as that and ``dequantize``.
+        """
+        return errors(reference, self.dequantize(dtype))
 
     # ---- counts -----------------------------------------------------------------------------------------------------
     def which(self, fate: Fate) -> Array:

@@ -17,7 +17,7 @@ LOG = Path({log!r})
 UNITS = {units}
 TITLE = {title!r}
 QUESTION = "Is it so?"
-CLAIMS = (Claim("It is so.", "A book; second-hand", "42 %"),)
+CLAIMS = (Claim("It is so.", "A book; second-hand", "42 %", "second-hand"),)
 CAPTIONS = {{"line": "What is measured (m) against the unit (number). Seeds: 0."}}
 
 

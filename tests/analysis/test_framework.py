@@ -137,6 +137,53 @@ def test_a_failing_unit_keeps_the_units_before_it(fakes: Fakes, reports: Path) -
     assert (reports / ".partial/.gitignore").read_text() == "*\n"
 
 
+# ---- redrawing ------------------------------------------------------------------------------------------------------
+def redraw(name: str, reports: Path) -> Verdict:
+    importlib.invalidate_caches()
+    sys.modules.pop(f"analysis.experiments.{name}", None)
+    return runner.redraw(load(name), reports)
+
+
+def test_words_and_verdict_are_made_anew_and_the_run_stays(fakes: Fakes, reports: Path) -> None:
+    run(fakes.write(), reports, Profile("full", 2))
+    before, files = json.loads((reports / "e90_fake/result.json").read_text()), files_of(reports / "e90_fake")
+    fakes.measured()
+    fakes.write(title="Another", measure="values = None  # another measurement: another fingerprint")
+    source = fakes.folder / "e90_fake.py"
+    source.write_text(source.read_text().replace("The mean is", "Their mean is").replace('"holds",', '"no claim",'))
+    assert fingerprint.of(load("e90_fake")) != before["fingerprint"]
+    assert redraw("e90_fake", reports).status == "no claim"
+    after = json.loads((reports / "e90_fake/result.json").read_text())
+    assert after["title"] == "Another" and after["verdict"]["summary"].startswith("Their mean is")
+    assert {key: after[key] for key in runner.RUN_FACTS} == {key: before[key] for key in runner.RUN_FACTS}
+    assert files_of(reports / "e90_fake")["points.csv"] == files["points.csv"]
+    assert fakes.measured() == [] and not (reports / ".partial").exists()
+
+
+def test_redrawing_keeps_the_units_of_a_run_that_is_not_done(fakes: Fakes, reports: Path) -> None:
+    run(fakes.write(), reports)
+    fakes.write(units=5, measure="assert unit['index'] != 4")
+    with pytest.raises(runner.Failed):
+        run("e90_fake", reports)
+    assert len(kept_units(reports)) == 4
+    redraw("e90_fake", reports)
+    assert len(kept_units(reports)) == 4
+
+
+def test_redraw_says_what_it_cannot_do(fakes: Fakes, reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fakes.write()
+    where = ["--reports", str(reports)]
+    assert main(["redraw", "e90_fake", *where]) == 1
+    assert "e90_fake/result.json: No such file" in capsys.readouterr().err
+    run("e90_fake", reports)
+    assert main(["redraw", *where]) == 0
+    assert "e90_fake: holds. The mean is" in (said := capsys.readouterr().out) and "index.html" in said
+    table = reports / "e90_fake/points.csv"
+    table.write_text(table.read_text().replace("0.", "1.", 1))
+    assert main(["redraw", "e90_fake", *where]) == 1
+    assert "points.csv: is not the table" in capsys.readouterr().err
+
+
 # ---- staleness ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("change", "again"),
@@ -412,7 +459,7 @@ def test_every_experiment_of_the_lab_has_a_number_of_its_own() -> None:
         (["run", "--seeds", "0"], "x>=1"),
         (["run", "--seeds", "many"], "integer"),
         (["run", "--frobnicate"], "--frobnicate"),
-        (["frobnicate"], "list, report, run"),
+        (["frobnicate"], "list, redraw, report, run"),
         (["report", "--reports", __file__], "is a file"),
     ],
 )
