@@ -10,32 +10,43 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from analysis.files import write_whole
-from tests.mutation.campaign import Campaign, CampaignError, Settings
+from tests.mutation.campaign import OWN, Campaign, CampaignError, Settings
 from tests.mutation.report import Result, reasons
 
-ROOT = Path(__file__).parents[2]
+Folder = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--mutants", "number", type=click.IntRange(min=0), default=300, show_default=True, help="How many; 0: all.")
+@click.option(
+    "--mutants", "number", type=click.IntRange(min=0), default=300, show_default=True, help="How many; 0: all."
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the draw.")
-@click.option("--at-least", type=click.FloatRange(0, 1), default=0.92, show_default=True, help="Lower end of the interval.")
+@click.option(
+    "--at-least", type=click.FloatRange(0, 1), default=0.92, show_default=True, help="Lower end of the interval."
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Mutants at a time.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Of tests, for a mutant.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Of tests, for a mutant."
+)
+@click.option(
+    "--patience", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Seconds more a test may take."
+)
 @click.option("--only", multiple=True, metavar="PATH", help="Draw from these files or folders (repeatable).")
-@click.option("--work", type=click.Path(path_type=Path), default=ROOT / ".cache/mutation", show_default=".cache/mutation")
+@click.option("--root", type=Folder, default=OWN, show_default="this one", help="The checkout to try.")
+@click.option(
+    "--work", type=Folder, default=OWN / ".cache/mutation", show_default=".cache/mutation", help="Kept files."
+)
 @click.argument("tests", nargs=-1)
-def main(
-    number: int, seed: int, at_least: float, jobs: int, seconds: float, only: tuple[str, ...], work: Path, tests: tuple[str, ...]
-) -> None:
+def main(root: Path, work: Path, at_least: float, **settings: Any) -> None:
     """Change the code in small ways and see whether the tests notice.
 
-    TESTS are files of tests, instead of all. Progress goes to the terminal and to WORK/progress.txt, the report to
-    WORK/report.md; the checkout is never written.
+    TESTS are files of tests, instead of all that reach the code. Progress goes to the terminal and to WORK/progress.txt,
+    the report to WORK/report.md; the checkout is never written.
     """
     os.environ["HYPOTHESIS_PROFILE"] = "ci"  # the same examples each time
     os.environ.setdefault("MPLBACKEND", "Agg")
@@ -48,7 +59,7 @@ def main(
             progress.write(stamped + "\n")
         click.echo(stamped)
 
-    campaign = Campaign(ROOT, work, Settings(number, seed, only, seconds, tests, jobs), say)
+    campaign = Campaign(root, work, Settings(**settings), say)
     try:
         drawn, outcomes = campaign.run()
     except (CampaignError, ValueError) as error:

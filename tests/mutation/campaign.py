@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from multiprocessing import connection, get_context
@@ -21,7 +22,11 @@ from analysis.files import write_whole
 from tests.mutation import covering, recorder, trial
 from tests.mutation.candidates import Mutant, draw, files, mutants, required_arguments
 
-COPIED = ("analysis", "benchmarks", "fpemu", "tests", "reports", "README.md", "CHANGELOG.md", "pyproject.toml", "setup.cfg", "tox.ini")
+OWN = Path(__file__).parents[2]
+COPIED = ("analysis", "benchmarks", "fpemu", "tests", "reports", "README.md", "CHANGELOG.md")
+COPIED += ("pyproject.toml", "setup.cfg", "tox.ini")
+# what only draws and reports: with it changed, outcomes stand
+DRAWING = ("__main__.py", "candidates.py", "operators.py", "report.py", "survivors.toml")
 KILLED, TIMED_OUT, SURVIVED, UNCOVERED = "killed", "timed out", "survived", "not covered"
 STOPPED = {-signal.SIGPROF, -signal.SIGKILL}
 PYTEST_OK, PYTEST_NONE = 0, 5
@@ -45,14 +50,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Settings:
-    """number, seed: of the draw.  only: files, or none for all.  seconds: of tests for a mutant.  chosen: tests to record, none for all."""
+    """number (0: all), seed, only (files or folders, none: all): of the draw.  seconds: of tests for a mutant.  patience: of a test.
 
-    number: int
-    seed: int
-    only: tuple[str, ...]
-    seconds: float
-    chosen: tuple[str, ...]
-    jobs: int
+    tests: files to record; none: all that reach the code by imports.  jobs: processes at a time.
+    """
+
+    number: int = 300
+    seed: int = 1
+    only: tuple[str, ...] = ()
+    seconds: float = 60.0
+    patience: float = 20.0
+    tests: tuple[str, ...] = ()
+    jobs: int = 2
 
 
 class Campaign:
@@ -93,10 +102,11 @@ class Campaign:
 
     # ---- which tests run which line -----------------------------------------------------------------------------------
     def fingerprint(self) -> str:
-        """Of the code, the tests, and which tests are recorded."""
-        whole = sha256(repr((self.settings.chosen, sys.version)).encode())
+        """Of the code, the tests, how they are run, and which of them are recorded."""
+        whole = sha256(repr((self.settings.tests, self.settings.seconds, self.settings.patience, sys.version)).encode())
         for path in sorted(self.tree.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
+            draws = path.parent.name == "mutation" and path.name in DRAWING
+            if path.is_file() and "__pycache__" not in path.parts and not draws:
                 whole.update(path.relative_to(self.tree).as_posix().encode() + b"\0" + path.read_bytes())
         return whole.hexdigest()
 
@@ -109,11 +119,11 @@ class Campaign:
         self.state.unlink(missing_ok=True)
         shutil.rmtree(self.records, ignore_errors=True)
         self.records.mkdir()
-        start = monotonic()
-        self.say("recording which tests run which line: the default tests, about ten minutes on two cores")
+        start, tests = monotonic(), self.settings.tests or covering.reaching(self.tree)
+        self.say(f"recording which tests of {len(tests)} files run which line, some minutes")
         command = [sys.executable, "-m", "pytest", "-q", "-n", str(self.settings.jobs), "--dist", "worksteal"]
-        command += ["-p", "tests.mutation.recorder", "-p", "no:cacheprovider", *self.settings.chosen]
-        environment = {**os.environ, recorder.FOLDER: str(self.records), "PYTHONPATH": str(self.tree)}
+        command += ["-p", "tests.mutation.recorder", "-p", "no:cacheprovider", *tests]
+        environment = {**os.environ, recorder.FOLDER: str(self.records), "PYTHONPATH": f"{self.tree}{os.pathsep}{OWN}"}
         with open(self.work / "recording.log", "wb") as log:
             code = subprocess.run(command, cwd=self.tree, env=environment, stdout=log, stderr=log).returncode
         if code:
@@ -137,12 +147,15 @@ class Campaign:
         controls = {mutant.file: (mutant, chosen, 0) for mutant, chosen, _ in plans if chosen}
         trials = [(None, *plan) for plan in controls.values()] + [(plan[0], *plan) for plan in plans]
         self.say(f"{len(plans)} mutants to try, {len(done)} tried before, {len(controls)} controls")
-        trial.preload()
+        if trials:
+            trial.preload()
         start = said = monotonic()
         for place, (mutant, outcome) in enumerate(self._outcomes(trials, record.seconds), start=1):
             if mutant is None:
                 if outcome.status != SURVIVED:
-                    raise CampaignError(f"{outcome.killer or 'tests'} failed without a mutant: see {self.work / 'logs'}")
+                    raise CampaignError(
+                        f"{outcome.killer or 'tests'} failed without a mutant: see {self.work / 'logs'}"
+                    )
                 continue
             done[mutant.key] = outcome
             write_whole(self.state, json.dumps([vars(one) for one in done.values()], indent=1).encode())
@@ -171,7 +184,8 @@ class Campaign:
                         yield mutant, Outcome(example.key, UNCOVERED)
                         continue
                     content = mutant.applied((self.tree / mutant.file).read_bytes()) if mutant else None
-                    one = trial.Trial(example.file, content, tests, [seconds[test] for test in tests])
+                    took = [seconds[test] for test in tests]
+                    one = trial.Trial(example.file, content, tests, took, self.settings.patience)
                     result = logs / f"{place:04d}.json"
                     process = get_context("fork").Process(target=trial.run, args=(one, self.tree, result))
                     process.start()
@@ -184,7 +198,9 @@ class Campaign:
                     _end(process)
                     del running[sentinel]
                     status = TIMED_OUT if late or process.exitcode in STOPPED else KILLED
-                    passing = {PYTEST_OK, PYTEST_NONE} if mutant else {PYTEST_OK}  # none: their names went with the mutant
+                    passing = (
+                        {PYTEST_OK, PYTEST_NONE} if mutant else {PYTEST_OK}
+                    )  # none: their names went with the mutant
                     status = SURVIVED if process.exitcode in passing and not late else status
                     killer = json.loads(result.read_text()) if result.exists() else ""
                     passed = monotonic() - begun
@@ -196,8 +212,6 @@ class Campaign:
 
 def _end(process: BaseProcess) -> None:
     """The process, and what it started."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid or 0, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.join()

@@ -67,10 +67,18 @@ def required_arguments(root: Path) -> dict[str, set[str]]:
                 if isinstance(node, ast.FunctionDef):
                     named = [*node.args.posonlyargs, *node.args.args]
                     without = named[: len(named) - len(node.args.defaults)]
-                    without += [a for a, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if default is None]
+                    without += [
+                        a
+                        for a, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+                        if default is None
+                    ]
                     names = {argument.arg for argument in without}
                 elif isinstance(node, ast.ClassDef):
-                    names = {f.target.id for f in node.body if isinstance(f, ast.AnnAssign) and not f.value and isinstance(f.target, ast.Name)}
+                    names = {
+                        f.target.id
+                        for f in node.body
+                        if isinstance(f, ast.AnnAssign) and not f.value and isinstance(f.target, ast.Name)
+                    }
                 else:
                     continue
                 required.setdefault(node.name, set()).update(names)

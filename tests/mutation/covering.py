@@ -12,7 +12,9 @@ from pathlib import Path
 import coverage
 
 from tests.mutation.candidates import Mutant
-from tests.mutation.recorder import FIXTURE
+from tests.mutation.recorder import FIXTURE, PACKAGES
+
+ROOTS = {"fpemu/__init__.py", "analysis/__init__.py"}  # imported by all, and importing on demand
 
 
 @dataclass
@@ -64,20 +66,44 @@ def read(folder: Path, root: Path) -> Covering:
 
 
 def importers(root: Path, files: Collection[str]) -> dict[str, set[str]]:
-    """By file: which of the files import it, by name."""
-    modules = {file.removesuffix(".py").replace("/", "."): file for file in files}
+    """By file: which of the files import it, by name; not the packages that only pass names on."""
     found: dict[str, set[str]] = {file: set() for file in files}
     for file in files:
-        for node in ast.walk(ast.parse((root / file).read_bytes())):
-            names = []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            for name in names:
-                if name in modules and not file.endswith("__init__.py"):
-                    found[modules[name]].add(file)
+        if not file.endswith("__init__.py"):
+            for other in imported(root, file) & set(files):
+                found[other].add(file)
     return found
+
+
+def reaching(root: Path, folders: Collection[str] = PACKAGES) -> list[str]:
+    """Files of tests that come to these folders by imports, through any number of files."""
+    known: dict[str, set[str]] = {}
+
+    def reached(file: str, seen: set[str]) -> set[str]:
+        if file not in known:
+            known[file] = imported(root, file)
+        for other in known[file] - seen:
+            seen.add(other)
+            reached(other, seen)
+        return seen
+
+    tests = sorted(path.relative_to(root).as_posix() for path in (root / "tests").rglob("test_*.py"))
+    inside = tuple(f"{folder}/" for folder in folders)
+    return [test for test in tests if any(file.startswith(inside) for file in reached(test, set()))]
+
+
+def imported(root: Path, file: str) -> set[str]:
+    """Files of the project that a file imports anywhere in it, or takes from ``fp``."""
+    names = set()
+    for node in ast.walk(ast.parse((root / file).read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "fp":
+            names.add(f"fpemu.{node.attr}")
+    paths = [f"{name.replace('.', '/')}{ending}" for name in names for ending in (".py", "/__init__.py")]
+    return {path for path in paths if (root / path).is_file() and path not in ROOTS}
 
 
 def within(tests: Collection[str], seconds: dict[str, float], limit: float) -> list[str]:

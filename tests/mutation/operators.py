@@ -70,7 +70,22 @@ LIKE = {
     "argmin": "argmax", "mean": "sum", "isnan": "isinf", "logical_and": "logical_or", "var": "std",
 }  # fmt: skip
 LIKE |= {other: one for one, other in LIKE.items()}
-UNWRAPPED = {"abs", "sqrt", "floor", "ceil", "round", "sorted", "sort", "unique", "exp", "log", "log2", "exp2", "sign", "square"}
+UNWRAPPED = {
+    "abs",
+    "sqrt",
+    "floor",
+    "ceil",
+    "round",
+    "sorted",
+    "sort",
+    "unique",
+    "exp",
+    "log",
+    "log2",
+    "exp2",
+    "sign",
+    "square",
+}
 METHODS = {"copy", "astype"}
 COMMUTATIVE = {"min", "max", "minimum", "maximum", "fmin", "fmax", "array_equal", "add", "multiply"}
 UNSWAPPED = COMMUTATIVE | {"isinstance", "issubclass", "getattr", "hasattr", "setattr", "asarray", "array"}
@@ -97,6 +112,10 @@ def is_type(node: ast.expr) -> bool:
     if isinstance(node, ast.BinOp):
         return is_type(node.left) or is_type(node.right)
     return isinstance(node, ast.Subscript) and is_type(node.value)
+
+
+def is_type_checking(test: ast.expr) -> bool:
+    return ast.unparse(test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 # ---- operators --------------------------------------------------------------------------------------------------------
@@ -142,7 +161,8 @@ def condition(node: ast.AST, source: Source) -> Edits:
     tests = [node.test] if isinstance(node, ast.If | ast.While | ast.IfExp) else getattr(node, "ifs", [])
     for test in tests:
         single = isinstance(test, ast.Compare) and len(test.ops) == 1 and not isinstance(test.ops[0], ORDERED)
-        if not single and not (isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)):
+        negated = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
+        if not single and not negated and not is_type_checking(test):
             yield source.replace(test, b"(not (" + source.text(test) + b"))")
 
 
@@ -151,7 +171,7 @@ def keyword_dropped(node: ast.AST, source: Source) -> Edits:
     if not isinstance(node, ast.Call):
         return
     for keyword in node.keywords:
-        if keyword.arg is not None and keyword.arg not in source.required.get(called(node), ()):
+        if keyword.arg not in (None, "strict") and keyword.arg not in source.required.get(called(node), ()):
             start, end = source.start(keyword), source.end(keyword)  # type: ignore[arg-type]
             tail = re.match(rb"\s*,", source.content[end:])
             yield Edit(start, end + (tail.end() if tail else 0), b"")
@@ -205,7 +225,9 @@ def truth_returned(node: ast.AST, source: Source) -> Edits:
     """The answer of a function annotated with bool, negated."""
     if isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.Name) and node.returns.id == "bool":
         for inner in ast.walk(node):
-            if isinstance(inner, ast.Return) and isinstance(inner.value, ast.Name | ast.Call | ast.BoolOp | ast.Attribute):
+            if isinstance(inner, ast.Return) and isinstance(
+                inner.value, ast.Name | ast.Call | ast.BoolOp | ast.Attribute
+            ):
                 yield source.replace(inner.value, b"not (" + source.text(inner.value) + b")")
 
 
@@ -233,7 +255,7 @@ def children(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.Call) and called(node) in ("errstate", "warn", "cast", "TypeVar", "ParamSpec"):
         return
     left_out = {"annotation", "returns", "decorator_list", "type_params"}
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+    if isinstance(node, ast.If) and is_type_checking(node.test):
         left_out |= {"test", "body"}
     for name, value in ast.iter_fields(node):
         if name not in left_out:

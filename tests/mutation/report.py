@@ -85,16 +85,32 @@ class Result:
 
     def text(self, contents: Mapping[str, bytes]) -> str:
         """All of it, as Markdown."""
-        parts = [self._table(), self._shares(), *(self._survivor(m, contents[m.file]) for m in self.drawn if self.alive(m))]
-        parts += [f"Called equivalent, but {self.outcomes[m.key].killer} tells it: {m.file}:{m.line} {m.new}" for m in self.contradicted]
+        parts = [
+            self._table(),
+            self._shares(),
+            *(self._survivor(m, contents[m.file]) for m in self.drawn if self.alive(m)),
+        ]
+        parts += [
+            f"Called equivalent, but {self.outcomes[m.key].killer} tells it: {m.file}:{m.line} {m.new}"
+            for m in self.contradicted
+        ]
         return "\n\n".join(parts) + "\n"
 
     def _table(self) -> str:
-        lines = ["| file | drawn | killed | timed out | survived | of them not covered | equivalent |", "|---|--:|--:|--:|--:|--:|--:|"]
+        lines = [
+            "| file | drawn | killed | timed out | survived | of them not covered | equivalent |",
+            "|---|--:|--:|--:|--:|--:|--:|",
+        ]
         for file in dict.fromkeys(mutant.file for mutant in self.drawn):
             own = [mutant for mutant in self.drawn if mutant.file == file]
             states = [self.outcomes[mutant.key].status for mutant in own]
-            counts = [len(own), states.count(KILLED), states.count(TIMED_OUT), sum(map(self.alive, own)), states.count(UNCOVERED)]
+            counts = [
+                len(own),
+                states.count(KILLED),
+                states.count(TIMED_OUT),
+                sum(map(self.alive, own)),
+                states.count(UNCOVERED),
+            ]
             lines.append(f"| {file} | " + " | ".join(map(str, [*counts, sum(map(self.equivalent, own))])) + " |")
         return "\n".join(lines)
 
@@ -103,7 +119,9 @@ class Result:
         cut = sum(self.alive(mutant) and self.outcomes[mutant.key].left_out > 0 for mutant in self.drawn)
         lines = [f"{_share(self.killed, self.counted)} of the mutants not equivalent"]
         lines += [f"{_share(self.killed, len(self.drawn))} of all drawn"]
-        lines += [f"{late} of the killed ran out of time; {cut} of the survivors had more tests than their time allowed"]
+        lines += [
+            f"{late} of the killed ran out of time; {cut} of the survivors had more tests than their time allowed"
+        ]
         return "\n".join(lines)
 
     def _survivor(self, mutant: Mutant, content: bytes) -> str:
@@ -112,7 +130,9 @@ class Result:
         if known is not None:
             reason = f"equivalent: {known.reason}" if known.equivalent else known.reason
         tests = f"{outcome.tests} tests passed" + (f", {outcome.left_out} left out" if outcome.left_out else "")
-        head = f"### {mutant.file}:{mutant.line} {mutant.where} ({mutant.operator})\n{outcome.status}; {tests}; {reason}"
+        head = (
+            f"### {mutant.file}:{mutant.line} {mutant.where} ({mutant.operator})\n{outcome.status}; {tests}; {reason}"
+        )
         return f"{head}\n```diff\n{mutant.diff(content)}\n```"
 
 

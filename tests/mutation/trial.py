@@ -29,22 +29,26 @@ LIBRARIES = (
 IMPORTED = "ignore:Module already imported so cannot be rewritten"  # those above
 OURS = ("analysis", "benchmarks", "fpemu", "tests")
 MEMORY = 16 << 30  # bytes of addresses; a mutant that wants more is killed
-PATIENCE = 20.0, 10.0  # seconds of processor time a test may take, and how many times what it took
+FACTOR = 10.0  # how many times what a test took it may take
 
 
 @dataclass(frozen=True)
 class Trial:
-    """file and content: the module and what it becomes (None: unchanged, a control).  tests: in order.  seconds: of each."""
+    """file and content: the module and what it becomes (None: unchanged, a control).  tests: in order.  seconds: of each.
+
+    patience: seconds of processor time a test may take beyond ten times what it took without the mutant.
+    """
 
     file: str
     content: bytes | None
     tests: Sequence[str]
     seconds: Sequence[float]
+    patience: float
 
     @property
     def wall_limit(self) -> float:
         """For tests that wait; one that computes for ever is stopped by its own limit."""
-        return 120 + 20 * sum(self.seconds)
+        return 6 * self.patience + 2 * FACTOR * sum(self.seconds)
 
 
 def preload() -> None:
@@ -94,7 +98,7 @@ class Chosen:
     def __init__(self, trial: Trial, result: Path) -> None:
         self.place = {test: place for place, test in enumerate(trial.tests)}
         self.seconds = dict(zip(trial.tests, trial.seconds, strict=True))
-        self.result = result
+        self.patience, self.result = trial.patience, result
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -102,8 +106,7 @@ class Chosen:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        base, times = PATIENCE
-        signal.setitimer(signal.ITIMER_PROF, base + times * self.seconds[item.nodeid])
+        signal.setitimer(signal.ITIMER_PROF, self.patience + FACTOR * self.seconds[item.nodeid])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
