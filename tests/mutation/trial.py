@@ -1,0 +1,113 @@
+"""One mutant against its tests, in a process of its own that was forked with the libraries already imported.
+
+The mutant replaces its module as that is imported; no file changes.  So what compares files (stale reports, fingerprints)
+kills no mutant, and neither does a test that starts a Python of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+
+LIBRARIES = (
+    "numpy", "numba", "pandas", "matplotlib.pyplot", "hypothesis", "scipy.stats", "sklearn.datasets", "click", "rich.table",
+    "jinja2", "gfloat", "ml_dtypes",
+)  # fmt: skip
+IMPORTED = "ignore:Module already imported so cannot be rewritten"  # those above
+OURS = ("analysis", "benchmarks", "fpemu", "tests")
+MEMORY = 16 << 30  # bytes of addresses; a mutant that wants more is killed
+FACTOR = 10.0  # how many times what a test took it may take
+
+
+@dataclass(frozen=True)
+class Trial:
+    """file and content: the module and what it becomes (None: unchanged, a control).  tests: in order.  seconds: of each.
+
+    patience: seconds of processor time a test may take beyond ten times what it took without the mutant.
+    """
+
+    file: str
+    content: bytes | None
+    tests: Sequence[str]
+    seconds: Sequence[float]
+    patience: float
+
+    @property
+    def wall_limit(self) -> float:
+        """For tests that wait; one that computes for ever is stopped by its own limit."""
+        return 6 * self.patience + 2 * FACTOR * sum(self.seconds)
+
+
+def preload() -> None:
+    for name in LIBRARIES:
+        importlib.import_module(name)
+
+
+def run(trial: Trial, tree: Path, result: Path) -> None:
+    """Runs in the forked process and ends it: exit code of pytest; the test that failed first goes to ``result``."""
+    os.setsid()
+    output = os.open(result.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    os.chdir(tree)
+    for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
+        del sys.modules[name]
+    sys.path[:] = [str(tree), *(entry for entry in sys.path[1:] if entry)]
+    importlib.invalidate_caches()
+    if trial.content is not None:
+        sys.meta_path.insert(0, Mutated(tree / trial.file, trial.file, trial.content))
+    files = list(dict.fromkeys(test.split("::")[0] for test in trial.tests))
+    options = ["-x", "-q", "--tb=short", "--no-header", "-p", "no:cacheprovider", "-n", "0", "-W", IMPORTED]
+    code = pytest.main([*options, *files], plugins=[Chosen(trial, result)])
+    sys.stdout.flush()
+    os._exit(int(code))
+
+
+class Mutated(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
+    """Finds one module, with other content."""
+
+    def __init__(self, path: Path, file: str, content: bytes) -> None:
+        module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        super().__init__(module, str(path))
+        self.content = content
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        return importlib.util.spec_from_file_location(name, self.path, loader=self) if name == self.name else None
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.content, self.path, "exec", dont_inherit=True)
+
+
+class Chosen:
+    """A pytest plugin: only these tests, in this order, each within its time."""
+
+    def __init__(self, trial: Trial, result: Path) -> None:
+        self.place = {test: place for place, test in enumerate(trial.tests)}
+        self.seconds = dict(zip(trial.tests, trial.seconds, strict=True))
+        self.patience, self.result = trial.patience, result
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted((item for item in items if item.nodeid in self.place), key=lambda i: self.place[i.nodeid])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        signal.setitimer(signal.ITIMER_PROF, self.patience + FACTOR * self.seconds[item.nodeid])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.result.write_text(json.dumps(report.nodeid))
