@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -91,6 +92,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     found = gaps(runs, BASE)
     diverged = [name for name in RUNGS if name != BASE and worse(runs, BASE, "GPT", name)]
     plain = costs[PLAIN].low > 0
+    gone = not np.isfinite(runs.loss).all()
     status = (
         "holds"
         if len(shown) == len(single) and plain
@@ -102,7 +104,8 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         f"The whole recipe costs {told(runs, BASE, 'GPT', FULL)} x 10^-3 nats against BF16 (a change of seed: "
         f"{bound(runs, BASE, 'GPT') / 1e-3:.1f}), none of the ingredients {told(runs, BASE, 'GPT', PLAIN)}, MXFP4 "
         f"{told(runs, BASE, 'GPT', 'mxfp4')}; "
-        f"left out one at a time, {', '.join(RUNGS[name].label for name in shown) or 'none'} costs more than the noise of the pairs. Nothing "
+        f"left out one at a time, {', '.join(RUNGS[name].label for name in shown) or 'none'} costs more than the noise of the pairs. "
+        f"{'Something' if gone else 'Nothing'} "
         f"diverges; beyond a change of seed: {', '.join(RUNGS[name].label for name in diverged) or 'nothing'}."
     )
     findings = tuple(

@@ -144,6 +144,10 @@ def draw_epsilon(steps: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+HALF, TENTH = (0.5, 0.02), (0.09, 0.01)  # of a step at g = epsilon and a tenth of it, in the pilot, and how near to it
+WHOLE = 0.99  # of a step with a small epsilon, more than this
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """Half a step at epsilon; NaN and infinity in FP16."""
     steps, pure = tables["steps"], tables["pure"]
@@ -160,7 +164,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     small = step(1e-9, 1e-15)
     dead = bool(np.isnan(weight["fp16", 1e-8, 0.0]) and weight["fp16", 1e-8, 1e-4] == -np.inf)
     saved = bool(np.isfinite([weight["fp16", 1e-4, g] for g in PURE]).all())
-    holds = abs(half - 0.5) < 0.02 and abs(tenth - 0.09) < 0.01 and small > 0.99 and dead
+    holds = abs(half - HALF[0]) < HALF[1] and abs(tenth - TENTH[0]) < TENTH[1] and small > WHOLE and dead
     summary = (
         f"With epsilon 1e-8 Adam takes {half:.2f} of a step at g = 1e-8 and {tenth:.2f} at 1e-9, with 1e-15 {small:.2f}. In pure FP16 with "
         f"epsilon 1e-8 a zero gradient turns the weight into {weight['fp16', 1e-8, 0.0]}, one of 1e-4 into "
