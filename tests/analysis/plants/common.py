@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, nextafter, sqrt
 from typing import Any
 
 import pandas as pd
 
-from analysis.experiment import Verdict
+from analysis.experiment import STATUSES, Verdict
+from tests.analysis.lab import Tables
+
+HOLDS, CONDITIONS, FAILS, NO_CLAIM = STATUSES
+Cases = dict[
+    str, tuple[Callable[..., Tables], list[tuple[dict[str, Any], str]]]
+]  # a builder of tables; its changes, and what they make
 
 SEEDS = (0, 1, 2)
 ASIDE = (1.0, 0.5, 8.0)  # the first seed has the median, which is neither the mean nor an end
@@ -65,14 +71,14 @@ HALF = STUDENT_2 * SPREAD / sqrt(3)  # so that this is half of their interval
 def runs(
     tasks: Sequence[str], recipes: Iterable[str], base: str, lows: Mapping[Any, float], **columns: float
 ) -> pd.DataFrame:
-    """Runs whose differences to the base have an interval that begins at ``lows[task, recipe]`` (-0.001 where not named).
+    """Runs whose differences to the base have an interval that begins at ``lows[task, recipe]`` (a little below 0, never the same, where not named).
 
     An infinite one: the last seed diverged.  ``columns``: further columns, alike in every row.
     """
     rows = []
     for task in tasks:
         for recipe in recipes:
-            low = lows.get((task, recipe), -0.001)
+            low = lows.get((task, recipe), -0.001 * (1 + len(rows)))
             for seed, loss in enumerate(BASES):
                 apart = 0.0 if recipe == base else low + HALF + SPREAD * (seed - 1)
                 if low == inf:

@@ -1,96 +1,24 @@
-"""Verdicts on formats, sums and products (e02, e05 to e10), with plants just inside and just outside what each asks for."""
+"""Tables on sums and products (e05 to e10) just inside and just outside what a verdict asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from math import inf
 from typing import Any
 
 import pandas as pd
-import pytest
 
 from analysis.experiment import load
 from tests.analysis.lab import Tables
-from tests.analysis.plants import SEEDS, down, found, said, seeded, up
-
-HOLDS, CONDITIONS, FAILS = "holds", "holds with conditions", "does not hold at this scale"
-
-
-# ---- e02 ------------------------------------------------------------------------------------------------------------
-LIMITS = {  # IEEE 754, OCP OFP8 and MX, P3109: largest finite, smallest normal, smallest subnormal
-    "float16": (65504, None, 2**-24),
-    "bfloat16": (2.0**127 * (2 - 2**-7), None, None),
-    "float8_e4m3fn": (448, None, 2**-9),
-    "float8_e5m2": (57344, None, 2**-16),
-    "float8_e4m3fnuz": (None, None, 2**-10),
-    "float8_e5m2fnuz": (None, None, 2**-17),
-    "float8_e8m0fnu": (2.0**127, 2.0**-127, None),
-    "float6_e2m3fn": (7.5, 1, 0.125),
-    "float6_e3m2fn": (28, 0.25, 0.0625),
-    "float4_e2m1fn": (6, None, 0.5),
-    "binary8p4se": (224, None, 2**-10),
-}
-COLUMNS = ("max", "smallest_normal", "smallest_subnormal")
-
-
-def formats(change: tuple[str, str, float] | None = None, decoded: str = "agrees") -> Tables:
-    rows = [
-        {"format": name, "bits": 8, "decoded": "agrees", "in_float64": True, "log2_dynamic_range": 10.0 + place, "log2_max": 5.0,
-         "log2_smallest_subnormal": -6.0, **{c: float("nan") if v is None else float(v) for c, v in zip(COLUMNS, limits, strict=True)}}
-        for place, (name, limits) in enumerate(LIMITS.items())
-    ]  # fmt: skip
-    wide = {"format": "wide", "bits": 16, "decoded": "not decoded", "in_float64": False, "log2_dynamic_range": 999.0}
-    rows.append({**rows[0], **wide, "log2_max": 777.0, "log2_smallest_subnormal": -222.0})
-    rows.append({**rows[0], "format": "last", "bits": 9, "decoded": decoded})
-    table = pd.DataFrame(rows)
-    if change:
-        table.loc[table.format == change[0], change[1]] = change[2]
-    return {"formats": table}
-
-
-def test_limits_of_formats_are_met_to_the_bit() -> None:
-    e02: Any = load("e02")
-    verdict = e02.verdict(formats())
-    assert verdict.status == HOLDS
-    assert said(verdict) == [
-        "21",
-        "21",
-        "13",
-        "12",
-        str(11 * 256 + 512).replace("3328", "3,328"),
-        "0",
-        "1",
-        "2",
-        "-222",
-        "2",
-        "777",
-    ]
-    assert "the widest (wide)" in verdict.summary
-    limits = {(limit.format, limit.column) for limit in e02.LIMITS}
-    assert limits == {
-        (name, c) for name, row in LIMITS.items() for c, v in zip(COLUMNS, row, strict=True) if v is not None
-    }
-    for name, column in limits:
-        value = float(formats()["formats"].set_index("format")[column][name])
-        for beside in (up, down):
-            status = e02.verdict(formats((name, column, beside(value)))).status
-            assert status == (HOLDS if name == "bfloat16" else FAILS), (name, column)
-    wrong = e02.verdict(formats(decoded="differs"))
-    assert wrong.status == FAILS and said(wrong)[5] == "1"
-
-
-@pytest.mark.parametrize(("value", "status"), [(3.38945001e38, HOLDS), (3.38944999e38, FAILS), (3.38954999e38, HOLDS),
-(3.38955001e38, FAILS)])  # fmt: skip
-def test_a_limit_published_to_five_digits_is_met_to_five(value: float, status: str) -> None:
-    verdict = load("e02").verdict(formats(("bfloat16", "max", value)))
-    assert verdict.status == status
-    assert sum("(differs)" in text for text in found(verdict)) == (status == FAILS)
-
+from tests.analysis.plants.common import CONDITIONS, FAILS, HOLDS, SEEDS, Cases, down, seeded, up
 
 # ---- e05 ------------------------------------------------------------------------------------------------------------
-OVERFLOWS = {("float16", "one by one", 2**16), ("float16", "one by one", 2**18), ("float16", "chunks of 32", 2**18),
-("bfloat16", "chunks of 64", 2**16)}
+OVERFLOWS = {
+    ("float16", "one by one", 2**16),
+    ("float16", "one by one", 2**18),
+    ("float16", "chunks of 32", 2**18),
+    ("bfloat16", "chunks of 64", 2**16),
+}
 
 
 def swamping(
@@ -104,9 +32,9 @@ def swamping(
             "seed": seed,
             "stalled_at": 1024.0,
             "predicted": 1024.0,
-            "terms": 2000 + 10 * seed,
+            "terms": 2000 + 10 * seed + 100 * place + 1000 * (kind == "ones"),
         }
-        for name in ("float16", "bfloat16", "e6m9")
+        for place, name in enumerate(("float16", "bfloat16", "e6m9"))
         for kind in ("uniform", "ones")
         for seed in SEEDS
     ]
@@ -228,13 +156,23 @@ def chips(fp16: Any = FP16_GROUPS, fp8: Any = FP8_GROUPS) -> Tables:
                     for depth in (64, 1024, 2048):
                         apart = home[first] != home[second] and (inputs, seed, depth) == ("wide-range", 1, 64)
                         share = 1e-6 if apart else 0.0
+                        if (
+                            kind == "FP16 to FP32"
+                            and (inputs, second) == ("normal", "hopper.mma")
+                            and first == "ampere.mma"
+                            and home[first] != home[second]
+                        ):
+                            share = {64: 0.01, 2048: 0.5}.get(depth, share)
+                        if (kind, inputs, first, second) == ("FP16 to FP32", "normal", "volta.mma", "ampere.mma"):
+                            share = {64: 0.0099, 2048: 0.4999}.get(depth, share)
                         if (first, second, inputs, depth) == ("volta.mma", "ampere.mma", "normal", 1024):
                             share = (0.25, 0.75, 0.125)[seed]
                         if (first, second, inputs, depth) == ("ampere.mma", "hopper.mma", "normal", 1024) and home[
                             first
                         ] != home[second]:
                             share = (0.5, 1.0, 0.375)[seed] if kind == "FP16 to FP32" else (0.0625, 0.125, 0.03)[seed]
-                        rows.append((kind, inputs, seed, depth, first, second, share, 2.0 * (share > 0), 1e-7 * share))
+                        ulps = 2.0 if share > 1e-3 else 3e6 * (share > 0)
+                        rows.append((kind, inputs, seed, depth, first, second, share, ulps, 1e-7 * share))
     names = ["kind", "inputs", "seed", "depth", "first", "second", "differing", "ulps", "difference"]
     return {"pairs": pd.DataFrame(rows, columns=names)}
 
@@ -259,7 +197,7 @@ def orders(name: str = "", units: float = 1.0, kahan: tuple[float, float] = (1.0
     return {"errors": pd.DataFrame(rows, columns=["format", "inputs", "method", "terms", "draw", "error"])}
 
 
-CASES: dict[str, tuple[Callable[..., Tables], list[tuple[dict[str, Any], str]]]] = {
+CASES: Cases = {
     "e05": (swamping, [
         ({}, HOLDS), ({"stalled": 8192.0}, FAILS), ({"stalled": 8192.0, "predicted": 8192.0}, FAILS), ({"other": 2048.0}, FAILS),
         ({"chunks": down(0.01)}, HOLDS), ({"chunks": 0.01}, FAILS), ({"random": down(0.1)}, HOLDS), ({"random": 0.1}, FAILS),
@@ -300,12 +238,3 @@ CASES: dict[str, tuple[Callable[..., Tables], list[tuple[dict[str, Any], str]]]]
         ({"name": "pairs", "units": up(1.0), "kahan": (9.0, 9.0)}, FAILS),
     ]),
 }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "status"),
-    [(name, *case) for name, (_, cases) in CASES.items() for case in cases], ids=str
-)
-def test_a_verdict_turns_where_it_says(name: str, changes: dict[str, Any], status: str) -> None:
-    assert load(name).verdict(CASES[name][0](**changes)).status == status
-
