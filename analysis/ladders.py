@@ -61,15 +61,21 @@ def gaps(runs: pd.DataFrame, base: str) -> dict[tuple[str, str], Interval]:
     }
 
 
+def gap(runs: pd.DataFrame, base: str, task: str, name: str) -> Interval:
+    """That of one task and recipe alone."""
+    rows = where(runs, task=task)
+    return interval(differences(rows[rows.recipe.isin((base, name))], "loss", base).difference)
+
+
 def worse(runs: pd.DataFrame, base: str, task: str, name: str) -> bool:
     """Whether a recipe loses: its whole interval lies above what a change of seed does, or it diverged."""
-    one = gaps(runs, base)[task, name]
+    one = gap(runs, base, task, name)
     return not np.isfinite(one.mean) or one.low > bound(runs, base, task)
 
 
 def costs(runs: pd.DataFrame, base: str, task: str, name: str) -> bool:
     """Whether a recipe loses anything that the pairs show: its whole interval lies above zero, or it diverged."""
-    one = gaps(runs, base)[task, name]
+    one = gap(runs, base, task, name)
     return not np.isfinite(one.mean) or one.low > 0
 
 
@@ -77,7 +83,7 @@ def told(runs: pd.DataFrame, base: str, task: str, name: str) -> str:
     """The difference in words: mean and interval in 10^-3 nats, or that it diverged and how often."""
     rows = where(runs, task=task, recipe=name)
     lost = int((~np.isfinite(rows.loss)).sum())
-    return f"diverged in {lost} of {len(rows)}" if lost else gaps(runs, base)[task, name].text(UNIT)
+    return f"diverged in {lost} of {len(rows)}" if lost else gap(runs, base, task, name).text(UNIT)
 
 
 def draw_gaps(runs: pd.DataFrame, rungs: Mapping[str, Rung], base: str) -> Figure:

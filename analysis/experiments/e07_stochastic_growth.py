@@ -120,6 +120,12 @@ def _power(u: float) -> str:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+OF_ROOT = 2  # stochastic errors stay below so many sqrt(n) u
+STANDARD_ERRORS = 4  # and their mean within so many of zero
+OF_LINEAR = 1  # errors to nearest are at most so many n u
+LOST = 0.99  # of the sum, where it stagnates
+
+
 def stays(name: str) -> float:
     """The rms error that stochastic sums of like terms tend to (see the module)."""
     return float(np.sqrt(2 * unit_roundoff(name) / 3))
@@ -135,9 +141,9 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     }
     stochastic, nearest = ([found[name, method] for name in FORMATS] for method in (STOCHASTIC, NEAREST))
     holds = (
-        all(row["of_root"] < 2 and row["bias"] < 4 for row in stochastic)
-        and all(row["of_linear"] <= 1 for row in nearest)
-        and found["bfloat16", NEAREST]["last"] > 0.99
+        all(row["of_root"] < OF_ROOT and row["bias"] < STANDARD_ERRORS for row in stochastic)
+        and all(row["of_linear"] <= OF_LINEAR for row in nearest)
+        and found["bfloat16", NEAREST]["last"] > LOST
     )
     bf16, lost = found["bfloat16", STOCHASTIC], found["bfloat16", NEAREST]
     summary = (

@@ -293,9 +293,11 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         at[KINDS[0].name, NORMAL, *pair]["differing"]
         for pair in (("volta.mma", "ampere.mma"), ("ampere.mma", "hopper.mma"))
     )
+    h_b = float(where(pairs, kind=KINDS[0].name, first="hopper.mma", second="b200.mma").differing.max())
     summary = (
         f"Eight generations are {len(fp16)} arithmetics for FP16 with FP32 accumulators and {len(fp8)} for FP8: at K = {SHOWN} V100 and A100 differ "
-        f"in {percent(v_a, 0)} of the outputs on normal inputs, A100 and H100 in {percent(a_h, 0)}, H100 and B200 in none up to K = {deepest}; "
+        f"in {percent(v_a, 0)} of the outputs on normal inputs, A100 and H100 in {percent(a_h, 0)}, "
+        f"H100 and B200 in {f'up to {percent(h_b)}' if h_b else 'none'} up to K = {deepest}; "
         f"with FP16 accumulators A100 and H100 differ in {percent(at[KINDS[1].name, NORMAL, 'ampere.mma', 'hopper.mma']['differing'], 0)}."
     )  # fmt: skip
     findings = [

@@ -131,15 +131,20 @@ def draw_histogram(histogram: pd.DataFrame, lost: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+UNDERFLOWS = 0.1  # of all gradients, more than this newly zero
+REPAIRED = 0.5  # of these, less than this with a scale of 8
+RESCUED = 0.01  # of all gradients, less than this with a scale of 2^15
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """The share that FP16 zeroes, and what the two scales bring back."""
     at = medians(tables["lost"], "step", "power")
     steps = sorted(set(tables["lost"].step))
     last = steps[-1]
     bare, eight, large = (at[last, power] for power in SCALES)
-    underflows = bare["new_zero"] > 0.1
-    repaired = eight["new_zero"] < 0.5 * bare["new_zero"]
-    rescued = large["new_zero"] < 0.01
+    underflows = bare["new_zero"] > UNDERFLOWS
+    repaired = eight["new_zero"] < REPAIRED * bare["new_zero"]
+    rescued = large["new_zero"] < RESCUED
     status = (
         "holds"
         if underflows and repaired and rescued

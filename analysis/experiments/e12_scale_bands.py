@@ -172,6 +172,9 @@ def draw_path(bands: pd.DataFrame, scales: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+FACTORS = (3, 15)  # exponents of the published factors, 8 to 32 K
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """Whether there is a common band, whether the published factors lie in it, and whether GradScaler stays below its upper end."""
     bands, scales = tables["bands"], tables["scales"]
@@ -179,7 +182,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     shared = {name: common(where(bands, task=name)) for name in names}
     wide = {name: high - low for name, (low, high) in shared.items()}
     exists = all(width >= 0 for width in wide.values())
-    fits = {name: low <= 15 and high >= 3 for name, (low, high) in shared.items()}
+    fits = {name: low <= FACTORS[1] and high >= FACTORS[0] for name, (low, high) in shared.items()}
     at = medians(bands.assign(width=bands.highest - bands.lowest), "task")
     skipped = {name: float(1 - where(scales, task=name).applied.astype(float).mean()) for name in names}
     status = (

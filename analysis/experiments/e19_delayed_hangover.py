@@ -144,6 +144,11 @@ def draw_hangover(steps: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+# The pilot's shares of zeros after spikes of 10^4 and 10^5, as ranges; those of tensors that have recovered are below OVER.
+AFTER_4, AFTER_5, OVER = (0.04, 0.15), (0.5, 0.8), 0.01
+UNAFFECTED = 1.0  # dB that E5M2 may lose
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """After the spike, in its shadow, and when it has passed."""
     steps = where(tables["steps"], way="delayed")
@@ -151,15 +156,16 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     after = steps[steps.step > SPIKE + HISTORY]
     at, later = medians(shadow, "format", "ratio"), medians(after, "format", "ratio")
     e4m3, e5m2 = (fp.FORMATS[name].name for name in FORMATS)
+    over = later[e4m3, 1e5]["zero"] < OVER
     holds = (
-        0.04 < at[e4m3, 1e4]["zero"] < 0.15 and 0.5 < at[e4m3, 1e5]["zero"] < 0.8 and at[e5m2, 1e5]["sqnr_db"] > later[e5m2, 1e5]["sqnr_db"] - 1
-        and later[e4m3, 1e5]["zero"] < 0.01
+        AFTER_4[0] < at[e4m3, 1e4]["zero"] < AFTER_4[1] and AFTER_5[0] < at[e4m3, 1e5]["zero"] < AFTER_5[1]
+        and at[e5m2, 1e5]["sqnr_db"] > later[e5m2, 1e5]["sqnr_db"] - UNAFFECTED and over
     )  # fmt: skip
     summary = (
         f"For all {HISTORY} steps after a spike of 10^4 and 10^5 E4M3 loses {percent(at[e4m3, 1e4]['zero'])} and "
         f"{percent(at[e4m3, 1e5]['zero'])} of the elements to zero and falls from "
         f"{later[e4m3, 1e5]['sqnr_db']:.1f} dB to {at[e4m3, 1e4]['sqnr_db']:.1f} and {at[e4m3, 1e5]['sqnr_db']:.1f}; E5M2 stays at "
-        f"{at[e5m2, 1e5]['sqnr_db']:.1f} dB. Then it is over at once. With "
+        f"{at[e5m2, 1e5]['sqnr_db']:.1f} dB. {'Then it is over at once' if over else 'Then it is not over'}. With "
         "the default history that is 1024 steps."
     )
     published = {

@@ -110,6 +110,9 @@ def draw_growth(growth: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+CLIPS, CURED = 0.5, 0.02  # of the steps: more of a fast tensor without a margin, less of any with one binade
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """Who clips, and what a margin costs."""
     growth = tables["growth"]
@@ -118,7 +121,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     still, fast = at[0.0, 0]["steps"], at[0.3, 0]["steps"]
     cured = max(at[rate, 1]["steps"] for rate in GROWTHS)
     cost = at[0.0, 0]["sqnr_db"] - at[0.0, 4]["sqnr_db"]
-    holds = current == 0 and fast > 0.5 and cured < 0.02
+    holds = current == 0 and fast > CLIPS and cured < CURED
     summary = (
         f"With margin 0 a tensor that does not grow clips in {percent(still)} of the steps and one that grows by 30 % in {percent(fast)}; with "
         f"a margin of one binade it clips in at most {percent(cured)}, with current scaling in {percent(current)}. A margin of "

@@ -149,23 +149,34 @@ def draw_shrinkage(rules: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+CLOSE = 0.1  # dB to the pilot's numbers
+CLIPPED, NEAR = (
+    {"float8_e4m3fn": 0.17, "float4_e2m1fn": 0.30},
+    0.01,
+)  # the pilot's shares of blocks under FLOOR, and how near to them
+DOUBLES = 1.5  # times RCEIL's shrinkage, at least that of FLOOR
+WORST = (0.28, 1 - 2**-0.5)  # the published bound of a clip, and what comes near it
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """The numbers of the pilot within a tenth of a dB; FLOOR against RCEIL."""
     rules = tables["rules"]
     at = medians(where(rules, distribution="Gaussian"), "format", "rule")
     e4m3, e2m1 = "float8_e4m3fn", "float4_e2m1fn"
-    close = all(abs(at[key]["sqnr_db"] - value) < 0.1 for key, value in PILOT.items())
-    clips = abs(at[e4m3, "floor"]["clipped"] - 0.17) < 0.01 and abs(at[e2m1, "floor"]["clipped"] - 0.30) < 0.01
+    close = all(abs(at[key]["sqnr_db"] - value) < CLOSE for key, value in PILOT.items())
+    clips = all(abs(at[element, "floor"]["clipped"] - share) < NEAR for element, share in CLIPPED.items())
     shrinks = [at[e2m1, rule]["shrinkage"] for rule in ("floor", "rceil")]
-    doubles = shrinks[0] < 1.5 * shrinks[1] < 0
+    doubles = shrinks[0] < DOUBLES * shrinks[1] < 0
     worst = float(where(rules, format=e4m3, rule="nearest").worst_clip.max())
-    status = "holds" if close and clips and doubles and 0.28 < worst < 1 - 2**-0.5 else "holds with conditions"
+    status = "holds" if close and clips and doubles and WORST[0] < worst < WORST[1] else "holds with conditions"
+    best = {element: max(RULES, key=lambda rule: at[element, rule]["sqnr_db"]) for element in (e4m3, e2m1)}
     summary = (
         f"FLOOR clips {percent(at[e4m3, 'floor']['clipped'])} of Gaussian blocks in E4M3 and {percent(at[e2m1, 'floor']['clipped'])} in E2M1, "
         f"and shrinks MXFP4 by "
         f"{percent(-shrinks[0], 2)}, RCEIL by {percent(-shrinks[1], 2)}; over {LAYERS} layers that leaves {(1 + shrinks[0]) ** LAYERS:.2f} and "
         f"{(1 + shrinks[1]) ** LAYERS:.2f} of a "
-        f"signal. RCEIL keeps {at[e4m3, 'rceil']['sqnr_db']:.2f} dB in E4M3, EVEN {at[e2m1, 'even']['sqnr_db']:.2f} dB in E2M1; the "
+        f"signal. {best[e4m3].upper()} is best in E4M3 ({at[e4m3, best[e4m3]]['sqnr_db']:.2f} dB), "
+        f"{best[e2m1].upper()} in E2M1 ({at[e2m1, best[e2m1]]['sqnr_db']:.2f} dB); the "
         f"nearest power of two clips by up to {percent(worst)}."
     )
     findings = [

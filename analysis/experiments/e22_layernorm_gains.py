@@ -116,15 +116,22 @@ def draw_gains(gains: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+ONE, THREE = 1, 3  # codes of the pilot's interval under FLOOR and under RCEIL
+BIASED, UNBIASED = -0.06, 0.002  # a bias below the first, and one smaller than the second
+COLLAPSED = 0.99  # of the blocks of an interval: every one, but for chance
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """The pilot's interval, and where else a block collapses."""
     gains = tables["gains"]
     at = medians(where(gains, start=PILOT), "format", "rule")
     e4m3 = "float8_e4m3fn"
     floor, rceil = at[e4m3, "floor"], at[e4m3, "rceil"]
-    holds = floor["codes"] == 1 and floor["bias"] < -0.06 and rceil["codes"] == 3 and abs(rceil["bias"]) < 0.002
+    holds = (
+        floor["codes"] == ONE and floor["bias"] < BIASED and rceil["codes"] == THREE and abs(rceil["bias"]) < UNBIASED
+    )
     lost = where(gains, format=e4m3, rule="floor")
-    collapsed = sorted(set(lost[lost.collapsed > 0.99].start))
+    collapsed = sorted(set(lost[lost.collapsed > COLLAPSED].start))
 
     def codes(row: dict[str, float]) -> str:
         return f"{row['codes']:.0f} code{'' if row['codes'] == 1 else 's'}"

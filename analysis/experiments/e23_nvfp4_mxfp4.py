@@ -104,6 +104,9 @@ def draw_schemes(schemes: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+GAUSSIAN, CLOSE = 20.43, 0.15  # the pilot's SQNR of Gaussian values in NVFP4, and how close to it, in dB
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """NVFP4 against MXFP4 by tensor."""
     at = medians(tables["schemes"], "tensor", "scheme")
@@ -115,7 +118,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     }
     six = {name: at[name, "NVFP4, four over six"]["sqnr_db"] - at[name, "NVFP4"]["sqnr_db"] for name in names}
     gaussian = at["Gaussian", "NVFP4"]["sqnr_db"]
-    holds = abs(gaussian - 20.43) < 0.15 and min(lead.values()) > 0 and min(six.values()) > 0
+    holds = abs(gaussian - GAUSSIAN) < CLOSE and min(lead.values()) > 0 and min(six.values()) > 0
     finer = gaussian - at["Gaussian", "MXFP4, blocks of 16"]["sqnr_db"]
     summary = (
         f"NVFP4 keeps Gaussian values at {gaussian:.2f} dB, MXFP4 at {at['Gaussian', 'MXFP4, floor']['sqnr_db']:.2f} (FLOOR); finer scales "

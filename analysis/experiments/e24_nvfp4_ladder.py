@@ -93,6 +93,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     found = gaps(runs, BASE)
     diverged = [name for name in RUNGS if name != BASE and worse(runs, BASE, "GPT", name)]
     plain = costs[PLAIN].low > 0
+    gone = not np.isfinite(runs.loss).all()
     status = (
         "holds"
         if len(shown) == len(single) and plain
@@ -105,8 +106,8 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         f"{bound(runs, BASE, 'GPT') / 1e-3:.1f}), without any of the ingredients it costs {told(runs, BASE, 'GPT', PLAIN)} and MXFP4 costs "
         f"{told(runs, BASE, 'GPT', 'mxfp4')}; "
         f"of the ingredients left out one at a time, {listed([RUNGS[name].label for name in shown]) or 'none'} costs more than the noise of the pairs. "
-        f"{'Nothing diverges' if np.isfinite(runs.loss).all() else 'Some runs diverge'}; "
-        f"{listed([RUNGS[name].label for name in diverged]) or 'nothing'} lies beyond a change of seed."
+        f"{'Something' if gone else 'Nothing'} "
+        f"diverges; {listed([RUNGS[name].label for name in diverged]) or 'nothing'} lies beyond a change of seed."
     )
     findings = tuple(
         Finding(f"{rung.label}: difference to BF16; to the whole recipe (10^-3 nats)", "not published at this size",

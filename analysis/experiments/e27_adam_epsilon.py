@@ -153,6 +153,10 @@ def draw_epsilon(steps: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+HALF, TENTH = (0.5, 0.02), (0.09, 0.01)  # of a step at g = epsilon and a tenth of it, in the pilot, and how near to it
+WHOLE = 0.99  # of a step with a small epsilon, more than this
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """Half a step at epsilon; NaN and infinity in FP16."""
     steps, pure = tables["steps"], tables["pure"]
@@ -169,7 +173,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     small = step(1e-9, 1e-15)
     dead = bool(np.isnan(weight["fp16", 1e-8, 0.0]) and weight["fp16", 1e-8, 1e-4] == -np.inf)
     saved = bool(np.isfinite([weight["fp16", 1e-4, g] for g in PURE]).all())
-    holds = abs(half - 0.5) < 0.02 and abs(tenth - 0.09) < 0.01 and small > 0.99 and dead
+    holds = abs(half - HALF[0]) < HALF[1] and abs(tenth - TENTH[0]) < TENTH[1] and small > WHOLE and dead
 
     def special(value: float) -> str:
         return "NaN" if np.isnan(value) else "minus infinity" if value == -np.inf else f"{value:g}"

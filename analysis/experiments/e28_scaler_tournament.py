@@ -192,6 +192,13 @@ def draw_pareto(replays: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+ZERO_AT, FIRST_INFINITE = (
+    166,
+    -128,
+)  # the pilot: overflows until the scale is zero, exponent of the first scale with an infinite inverse
+SKIPS, INITIAL = (3, 8), 17  # now and then: so many of 3000 steps (5 in the pilot); of the first steps from 2^32
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """The pilot's runs, the dead zone, and who wins what."""
     replays, zone, checks = tables["replays"], tables["zone"], tables["checks"]
@@ -199,7 +206,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     infinite = zone[(zone.scale > 0) & np.isinf(zone.inverse)].scale
     first = float(np.log2(infinite.max())) if len(infinite) else float("nan")
     short, high = int(checks.interval_200.median()), int(checks.init_32.median())
-    dead = zero_at == 166 and first == -128
+    dead = zero_at == ZERO_AT and first == FIRST_INFINITE
     median = replays.groupby(["trace", "policy"]).median(numeric_only=True)
     fading = median.loc[FADING]
     least, frugal = str(fading.skips.idxmin()), str(fading.wasted_exponents.idxmin())
@@ -207,7 +214,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     probing = fading.loc["logmax"].skips <= fading.loc["torch"].skips
     status = (
         "holds"
-        if dead and 3 <= short <= 8 and high == 17 and probing
+        if dead and SKIPS[0] <= short <= SKIPS[1] and high == INITIAL and probing
         else "holds with conditions"
         if dead
         else "does not hold at this scale"

@@ -123,6 +123,10 @@ def draw_errors(errors: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+POWER = (-1.3, -0.7)  # of the disagreement: one over it, by and large
+SMALL = 0.005  # errors that do not grow are below this
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """KL grows as one over the disagreement, cross-entropy does not grow."""
     errors = tables["errors"]
@@ -130,9 +134,9 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         where(errors, way=way).groupby("noise").median(numeric_only=True).sort_index(ascending=False) for way in WAYS
     )
     slope = float(np.polyfit(np.log(1 - kl.acceptance), np.log(kl.error), 1)[0])
-    grows = -1.3 < slope < -0.7
-    immune = float(ce.error.max()) < 0.005
-    repaired = float(once.error.max()) < 0.005
+    grows = POWER[0] < slope < POWER[1]
+    immune = float(ce.error.max()) < SMALL
+    repaired = float(once.error.max()) < SMALL
     first, last = kl.iloc[0], kl.iloc[-1]
     summary = (
         f"From an acceptance of {first.acceptance:.3f} to {last.acceptance:.3f} the error of the KL gradient grows from {percent(first.error)} "

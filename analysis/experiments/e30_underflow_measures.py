@@ -127,6 +127,9 @@ def _line(ax: Axes) -> None:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+MISLEADS = 0.5  # of the non-zero gradients lost, and the direction kept
+
+
 def correlation(layers: pd.DataFrame, measure: str) -> float:
     """Spearman's rank correlation of a measure with 1 - cosine."""
     known = layers.dropna(subset=[measure, "turned"])
@@ -146,7 +149,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         for name, part in ((str(key), rows) for key, rows in layers.groupby("task"))
     }
     overall = correlation(layers, "count"), correlation(layers, "energy")
-    misleads = most > 0.5
+    misleads = most > MISLEADS
     energy_better = overall[1] > overall[0]
     status = (
         "holds"
@@ -155,17 +158,21 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         if misleads
         else "does not hold at this scale"
     )
+    damage = (
+        f"while damage begins at layers that lose {percent(least)}: the counts {'overlap' if least <= most else 'do not overlap'}"
+        if len(damaged)
+        else "and no step is damaged"
+    )
     summary = (
-        f"Steps that lose up to {percent(most)} of their non-zero gradients keep every layer's direction (1 - cosine below {DAMAGED:g}), while "
-        f"damage "
-        f"begins at layers that lose {percent(least)}: the counts overlap. The rank correlation with 1 - cosine over {len(layers)} steps is "
+        f"Steps that lose up to {percent(most)} of their non-zero gradients keep every layer's direction (1 - cosine below {DAMAGED:g}), "
+        f"{damage}. The rank correlation with 1 - cosine over {len(layers)} steps is "
         f"{overall[0]:.2f} for the count and {overall[1]:.2f} for the energy."
     )
     findings = [
         Finding(
             "largest count with the direction kept; smallest with it damaged",
             "77 % with a cosine of 0.9996 (pilot)",
-            f"{percent(most)}; {percent(least)}",
+            f"{percent(most)}; {percent(least) if len(damaged) else 'none'}",
         ),
         Finding(
             "energy lost: largest with the direction kept; smallest with it damaged",

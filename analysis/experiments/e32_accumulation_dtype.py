@@ -114,14 +114,18 @@ def draw_sums(sums: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
+GROWS = 3  # times the error of four micro-batches, at the largest number
+LOSES = 0.05  # of the norm, more than this
+
+
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     """The errors at the largest number of micro-batches."""
     sums = tables["sums"]
     most = int(sums.k.max())
     at = medians(sums, "way", "k")
     bf16, fp16, random, single = (at[way, most] for way in ("BF16", "FP16", "BF16, stochastic", "FP32"))
-    grows = bf16["error"] > 3 * at["BF16", 4]["error"]
-    loses = bf16["error"] > 0.05
+    grows = bf16["error"] > GROWS * at["BF16", 4]["error"]
+    loses = bf16["error"] > LOSES
     summary = (
         f"After {most} micro-batches the accumulated gradient is off by {percent(bf16['error'])} of its norm in BF16 "
         f"(a change of {percent(bf16['shrinkage'], 2)} along it), by {percent(random['error'])} with stochastic rounding, by {percent(fp16['error'], 2)} "

@@ -34,6 +34,15 @@ RUNGS = {name: Rung(recipe, name, TINTS[name.partition("-")[0]]) for name, recip
 STEPS = {"quick": 20, "full": 120}
 EMULATED = ("fp16", "bf16")  # whose time is bounded
 MOST = 10.0  # times that of FP32 on the reproducible engine
+MIXED = (
+    "fp16-dynamic",
+    "fp16-static",
+    "bf16",
+    "tf32",
+    "fp8-current",
+    "fp8-blocks",
+    "mxfp8",
+)  # that are claimed to train as FP32 does
 
 TITLE = "All recipes on one task"
 QUESTION = "What does every precision recipe cost, in loss and in time of its emulation?"
@@ -88,11 +97,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     times = {name: at[name]["ms"] / at[BASE]["ms"] for name in RUNGS}
     library = {name: at[name]["ms"] / at[LIBRARY]["ms"] for name in RUNGS}
     slow = [name for name in RUNGS if name.partition("-")[0] in EMULATED and times[name] > MOST]
-    mixed = [
-        name
-        for name in lost
-        if name in ("fp16-dynamic", "fp16-static", "bf16", "tf32", "fp8-current", "fp8-blocks", "mxfp8")
-    ]
+    mixed = [name for name in lost if name in MIXED]
     status = (
         "holds" if not mixed and not slow else "holds with conditions" if not slow else "does not hold at this scale"
     )
