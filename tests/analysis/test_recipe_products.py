@@ -20,7 +20,7 @@ from test_stochastic import word
 import fpemu as fp
 from analysis.training import numerics as under_test
 from analysis.training.numerics import BY_INPUT, BY_WEIGHT, FORWARD, Numerics
-from analysis.training.recipes import RECIPES, Operand
+from analysis.training.recipes import RECIPES
 from fpemu import reference
 from fpemu.engines import definition
 from fpemu.engines.model import promoted
@@ -379,28 +379,3 @@ def test_lengths_of_mx_blocks() -> None:
         found[block] = Numerics(single.but(weight=operand, activation=operand)).product(FORWARD, "fc", x, w)
     assert_array_equal(found[32], Numerics(single).product(FORWARD, "fc", x, w))
     assert np.abs(found[8] - F64(x) @ w).sum() < np.abs(found[32] - F64(x) @ w).sum()
-
-
-def test_operands_scaled_in_two_ways_are_refused() -> None:
-    x = np.ones((256, 256), F32)
-    scaled = {scaling: Operand("e4m3", scaling=scaling) for scaling in ("none", "current", "delayed")}
-    scaled |= {str(n): Operand("e4m3", scaling="tiles", block=(n, n)) for n in (64, 128)}
-    for left, right, message in (
-        ("none", "current", "one operand is scaled"),
-        ("delayed", "none", "one operand is scaled"),
-        ("128", "current", "scaled in two ways"),
-        ("current", "64", "scaled in two ways"),
-        ("64", "128", "tiles of 64 and 128 along the sum"),
-    ):
-        recipe = RECIPES["fp8-current"].but("mine", activation=scaled[left], weight=scaled[right])
-        with pytest.raises(ValueError, match=message):
-            Numerics(recipe).product(FORWARD, "fc", x, x)
-    both = RECIPES["fp8-current"].but("mine", activation=scaled["delayed"], weight=scaled["current"])
-    assert (Numerics(both).product(FORWARD, "fc", x, x) == 256).all()
-
-
-def test_beyond_fp16_is_infinity_and_beyond_fp8_its_largest() -> None:
-    a, b = F32([[1e6, 0]]), F32([[1], [0]])
-    assert Numerics("fp16").product(FORWARD, "fc", a, b) == np.inf
-    assert Numerics("fp8-unscaled").product(FORWARD, "fc", a, b) == 448
-    assert Numerics("fp8-unscaled").product(BY_INPUT, "fc", a, b) == 57344
