@@ -115,22 +115,22 @@ def test_tolerance_counts_overflows_since_the_scale_moved() -> None:
 
 
 def test_log_max_is_its_formula() -> None:
-    """Moving averages over 100 and 1,000 steps, their start corrected, in float32; 2^16 among the logarithms where a step overflowed."""
-    scaler, rng = loss_scaler("logmax"), np.random.default_rng(5)
-    mean = slow = square = 0.0
+    """Moving averages over 100 and 1,000 steps, their start corrected, bit for bit; 2^16 among the logarithms where a step overflowed."""
+    scaler, rng, one = loss_scaler("logmax"), np.random.default_rng(5), F32(1)
+    mean = slow = square = F32(0)
+    fast_power = slow_power = one
     for t in range(1, 60):
         x = inf if t % 17 == 0 else nan if t == 40 else float(rng.normal(-6, 2))
         assert scaler.step(x) == np.isfinite(x)
-        taken = x if np.isfinite(x) else 2.0**16
-        mean, slow, square = 0.99 * mean + 0.01 * taken, 0.999 * slow + 0.001 * taken, 0.999 * square + 0.001 * taken**2
-        first, average = mean / (1 - 0.99**t), slow / (1 - 0.999**t)
-        deviation = max(square / (1 - 0.999**t) - average**2, 0) ** 0.5
-        exponent = 16 - (first + 3.09 * deviation)
-        expected = min(max(2.0 ** min(max(exponent, -200), 200), 1.0), 2.0**24)
-        if t == 1:  # (no deviation yet: what float32 leaves of it is noise)
-            assert scaler.scale == pytest.approx(expected, rel=0.1)
-        else:
-            assert scaler.scale == pytest.approx(expected, rel=2e-2), t
+        taken = F32(x) if np.isfinite(x) else F32(2**16)
+        mean, slow = F32(0.99) * mean + F32(1 - 0.99) * taken, F32(0.999) * slow + F32(1 - 0.999) * taken
+        square = F32(0.999) * square + F32(1 - 0.999) * (taken * taken)
+        fast_power, slow_power = fast_power * F32(0.99), slow_power * F32(0.999)
+        average = slow / (one - slow_power)
+        variance = max(square / (one - slow_power) - average * average, F32(0))
+        exponent = F32(16) - (np.sqrt(variance) * F32(3.09) + mean / (one - fast_power))
+        with np.errstate(over="ignore"):
+            assert scaler.scale == min(max(F32(2) ** exponent, one), F32(2**24)), t
     for x, end in ((-300.0, 2.0**24), (300.0, 1.0)):
         bounded = loss_scaler("logmax")
         bounded.step(x)

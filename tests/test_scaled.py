@@ -155,6 +155,8 @@ def test_counts_are_of_the_flags() -> None:
     found = Scaled(np.zeros((2, 3), np.uint8), flags, FORMATS["e4m3"], FORMATS["e8m0"], (1, 1), flags)
     counts = (found.blocks, found.occupied, found.several, found.nan, found.dead, found.clipped, found.single_code)
     assert counts == (6, 5, 4, 1, 1, 1, 1)
+    with pytest.raises(AttributeError):
+        found.cut = (2, 2)  # type: ignore[misc]
     assert found.which(Fate.DEAD | Fate.CLIPPED).tolist() == [[False, False, True], [False, True, False]]
     assert repr(found) == (
         "Scaled(float8_e4m3fn x float8_e8m0fnu, shape=(2, 3), cut=(1, 1), blocks=6, dead=1, clipped=1, single_code=1, nan=1)"

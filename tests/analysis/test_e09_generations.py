@@ -57,6 +57,21 @@ def test_chips_fall_into_the_groups_of_the_claims(tables: Tables) -> None:
     assert fp8 == [["ada.mma"], ["hopper.mma", "b200.mma"], ["hopper.wgmma"], ["b200.tcgen05", "rtx-blackwell.mma"]]
 
 
+def test_a_chip_joins_a_group_only_if_it_agrees_with_every_one_of_it(tables: Tables) -> None:
+    pairs, kind = tables["pairs"], e09.KINDS[0]
+    apart = (pairs["first"] == "turing.mma") & (pairs.second == "ada.mma")
+    changed = pairs.assign(differing=pairs.differing.where(~apart, 1e-6))
+    assert e09.arithmetics(changed, kind)[1:3] == [["turing.mma", "ampere.mma"], ["ada.mma"]]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(2.4, "2"), (999, "999"), (1000, "1k"), (2400, "2k"), (999_499, "999k"), (1e6, "1M"), (2.4e6, "2M")],
+)
+def test_counts_in_four_characters(count: float, text: str) -> None:
+    assert e09._short(count) == text
+
+
 def test_verdict_and_figures_follow(tables: Tables) -> None:
     assert e09.verdict(tables).status == "holds"
     drawn(e09, tables)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from analysis.training.numerics import engine_of
+from analysis.training.numerics import BY_INPUT, FORWARD, Numerics, engine_of
 from analysis.training.recipes import RECIPES, Operand, Recipe, as_recipe
 
 PURE = {"kept", "residual", "weight_gradient", "master", "momentum", "second_moment"}
@@ -104,3 +105,28 @@ def test_engines_of_mixed_operands() -> None:
         engine_of("hopper.wgmma.e4m3.fp32", "fp32", None, e4m3, fp16)
     with pytest.raises(ValueError, match="takes float8_e4m3fn, which does not hold fp16"):
         engine_of("hopper.wgmma.e4m3.fp32", "fp32", None, fp16, e4m3)
+
+
+def test_operands_scaled_in_two_ways_are_refused() -> None:
+    x = np.ones((256, 256), np.float32)
+    scaled = {scaling: Operand("e4m3", scaling=scaling) for scaling in ("none", "current", "delayed")}
+    scaled |= {str(n): Operand("e4m3", scaling="tiles", block=(n, n)) for n in (64, 128)}
+    for left, right, message in (
+        ("none", "current", "one operand is scaled"),
+        ("delayed", "none", "one operand is scaled"),
+        ("128", "current", "scaled in two ways"),
+        ("current", "64", "scaled in two ways"),
+        ("64", "128", "tiles of 64 and 128 along the sum"),
+    ):
+        recipe = RECIPES["fp8-current"].but("mine", activation=scaled[left], weight=scaled[right])
+        with pytest.raises(ValueError, match=message):
+            Numerics(recipe).product(FORWARD, "fc", x, x)
+    both = RECIPES["fp8-current"].but("mine", activation=scaled["delayed"], weight=scaled["current"])
+    assert (Numerics(both).product(FORWARD, "fc", x, x) == 256).all()
+
+
+def test_beyond_fp16_is_infinity_and_beyond_fp8_its_largest() -> None:
+    a, b = np.float32([[1e6, 0]]), np.float32([[1], [0]])
+    assert Numerics("fp16").product(FORWARD, "fc", a, b) == np.inf
+    assert Numerics("fp8-unscaled").product(FORWARD, "fc", a, b) == 448
+    assert Numerics("fp8-unscaled").product(BY_INPUT, "fc", a, b) == 57344

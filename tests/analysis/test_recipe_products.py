@@ -20,7 +20,7 @@ from test_stochastic import word
 import fpemu as fp
 from analysis.training import numerics as under_test
 from analysis.training.numerics import BY_INPUT, BY_WEIGHT, FORWARD, Numerics
-from analysis.training.recipes import RECIPES, Operand
+from analysis.training.recipes import RECIPES
 from fpemu import reference
 from fpemu.engines import definition
 from fpemu.engines.model import promoted
@@ -44,6 +44,9 @@ class Side(NamedTuple):
     factor: Any = None
 
 
+Maker = Callable[[Array, Any], Side]
+
+
 # ---- operands: x (K, columns), the sum along axis 0 -----------------------------------------------------------------
 def saturated(x: Array, format: str) -> Array:
     dtype, largest = TYPES[format]
@@ -58,16 +61,16 @@ def truncated_to_tf32(x: Array, _: Any) -> Side:
     return Side(x.view(np.uint32) & np.uint32(0xFFFFE000))
 
 
-def cast(format: str) -> Callable[[Array, Any], Side]:
+def cast(format: str) -> Maker:
     """As IEEE has it: beyond the largest value, infinity."""
     return lambda x, _: Side(x.astype(TYPES[format][0]).view(np.uint16))
 
 
-def unscaled(format: str) -> Callable[[Array, Any], Side]:
+def unscaled(format: str) -> Maker:
     return lambda x, _: Side(saturated(x, format))
 
 
-def by_amax(format: str) -> Callable[[Array, Any], Side]:
+def by_amax(format: str) -> Maker:
     """``before``: what the scale is taken from, the tensor itself unless scaling is delayed."""
 
     def side(x: Array, before: Array | None) -> Side:
@@ -77,7 +80,7 @@ def by_amax(format: str) -> Callable[[Array, Any], Side]:
     return side
 
 
-def by_tiles(format: str, along: int, across: int) -> Callable[[Array, Any], Side]:
+def by_tiles(format: str, along: int, across: int) -> Maker:
     def side(x: Array, _: Any) -> Side:
         scales = np.zeros_like(x)
         for k in range(0, x.shape[0], along):
@@ -89,7 +92,7 @@ def by_tiles(format: str, along: int, across: int) -> Callable[[Array, Any], Sid
     return side
 
 
-def by_mx(format: str, rule: str) -> Callable[[Array, Any], Side]:
+def by_mx(format: str, rule: str) -> Maker:
     def side(x: Array, _: Any) -> Side:
         largest = TYPES[format][1]
         amax = np.array([np.abs(x[k : k + 32]).max(axis=0) for k in range(0, len(x), 32)], F64)
@@ -103,7 +106,7 @@ def by_mx(format: str, rule: str) -> Callable[[Array, Any], Side]:
     return side
 
 
-def by_nvfp4(across: int, stochastic: bool = False) -> Callable[[Array, Any], Side]:
+def by_nvfp4(across: int, stochastic: bool = False) -> Maker:
     def side(x: Array, seed: Any) -> Side:
         g = np.abs(x).max() / F32(2688)
         scales, units = np.zeros((-(-len(x) // 16), x.shape[1]), np.uint8), np.zeros_like(x)
@@ -163,17 +166,17 @@ def product(a: Side, b: Side, engine: fp.Engine, i: int, j: int) -> np.float32:
 
 # Operands of activations, weights, gradients: one along the sum of the forward product, one of the backward products.
 E4M3, E5M2 = "e4m3", "e5m2"
-Sides = dict[str, Callable[[Array, Any], Side]]
+Sides = dict[str, Maker]
 
 
-def all_of(side: Callable[[Array, Any], Side]) -> Sides:
+def all_of(side: Maker) -> Sides:
     return {"activation": side, "weight": side, "gradient": side}
 
 
 def roles(
-    activation: Callable[[Array, Any], Side],
-    weight: Callable[[Array, Any], Side],
-    gradient: Callable[[Array, Any], Side],
+    activation: Maker,
+    weight: Maker,
+    gradient: Maker,
 ) -> Sides:
     return {"activation": activation, "weight": weight, "gradient": gradient}
 
@@ -376,28 +379,3 @@ def test_lengths_of_mx_blocks() -> None:
         found[block] = Numerics(single.but(weight=operand, activation=operand)).product(FORWARD, "fc", x, w)
     assert_array_equal(found[32], Numerics(single).product(FORWARD, "fc", x, w))
     assert np.abs(found[8] - F64(x) @ w).sum() < np.abs(found[32] - F64(x) @ w).sum()
-
-
-def test_operands_scaled_in_two_ways_are_refused() -> None:
-    x = np.ones((256, 256), F32)
-    scaled = {scaling: Operand("e4m3", scaling=scaling) for scaling in ("none", "current", "delayed")}
-    scaled |= {str(n): Operand("e4m3", scaling="tiles", block=(n, n)) for n in (64, 128)}
-    for left, right, message in (
-        ("none", "current", "one operand is scaled"),
-        ("delayed", "none", "one operand is scaled"),
-        ("128", "current", "scaled in two ways"),
-        ("current", "64", "scaled in two ways"),
-        ("64", "128", "tiles of 64 and 128 along the sum"),
-    ):
-        recipe = RECIPES["fp8-current"].but("mine", activation=scaled[left], weight=scaled[right])
-        with pytest.raises(ValueError, match=message):
-            Numerics(recipe).product(FORWARD, "fc", x, x)
-    both = RECIPES["fp8-current"].but("mine", activation=scaled["delayed"], weight=scaled["current"])
-    assert (Numerics(both).product(FORWARD, "fc", x, x) == 256).all()
-
-
-def test_beyond_fp16_is_infinity_and_beyond_fp8_its_largest() -> None:
-    a, b = F32([[1e6, 0]]), F32([[1], [0]])
-    assert Numerics("fp16").product(FORWARD, "fc", a, b) == np.inf
-    assert Numerics("fp8-unscaled").product(FORWARD, "fc", a, b) == 448
-    assert Numerics("fp8-unscaled").product(BY_INPUT, "fc", a, b) == 57344

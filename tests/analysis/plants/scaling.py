@@ -30,7 +30,9 @@ def hangover(
                     power = float(np.log10(ratio))
                     inside = SHADOW[0] <= step <= SHADOW[1]
                     zero = (
-                        {(E4M3, 1e4): zero4, (E4M3, 1e5): zero5}.get((name, ratio), power / 100)
+                        {(E4M3, 1e4): zero4, (E4M3, 1e5): zero5}.get(
+                            (name, ratio), power / (50 if (step, ratio) == (SHADOW[1], 1e3) else 100)
+                        )
                         if inside
                         else after / (1 if ratio == 1e5 else 2)
                     )
