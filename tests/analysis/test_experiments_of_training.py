@@ -114,10 +114,8 @@ def test_softmaxes_in_bf16_by_hand() -> None:
 
 def test_a_rule_shrinks_as_counted() -> None:
     """[7, 0.5] under FLOOR: 7 becomes 6, so <q, x> / <x, x> = (42 + 0.25) / 49.25."""
-    from analysis.scaled import gain
-
     x = np.float32([[7.0, 0.5]])
-    assert gain(x, scaling.mx(x, "e2m1", block=2).dequantize()) == pytest.approx(42.25 / 49.25)
+    assert scaling.mx(x, "e2m1", block=2).errors(x).gain == pytest.approx(42.25 / 49.25)
 
 
 # ---- the textbook claims --------------------------------------------------------------------------------------------
