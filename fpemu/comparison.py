@@ -17,6 +17,7 @@ from fpemu.formats import FloatFormat, as_format
 from fpemu.kernels.spec import Lane
 from fpemu.moments import Moments
 from fpemu.pairs import Pair
+from fpemu.targets.environment import in_default_environment
 from fpemu.targets.walk import boxes, flat
 
 Wide = NDArray[np.float64]
@@ -49,6 +50,7 @@ class Sums(NamedTuple):
         return Sums(count, signal, result, product, noise, mean, pairs.add([self.spread, other.spread, between]))
 
 
+@in_default_environment
 @dataclass(frozen=True)
 class Errors:
     """How far x lies from a reference r; ``fpemu.stats.errors`` makes it.
@@ -167,6 +169,7 @@ class Errors:
         return f"Errors({', '.join(f'{name}={value!r}' for name, value in self.row().items())})"
 
 
+@in_default_environment
 def errors(reference: ArrayLike, x: ArrayLike, *, format: FloatFormat | str | None = None) -> Errors:
     """How far ``x`` lies from ``reference``: SQNR, relative RMS, bias, cosine, gain, largest error in ulps.
 

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -132,6 +133,9 @@ CALLS: dict[str, Callable[[], Any]] = {
     "explain_dot": lambda: fp.explain_dot(FINITE[0], TINY[0], engine="hopper.wgmma.bf16.fp32").text(),
     **{f"tensor_stats {x.dtype} {scale}": both(fp.tensor_stats, x, STATS, scale)
        for x in (SINGLE, DOUBLE, HALF, WIDE) for scale in (1.0, 2.0**10, 3.7)},
+    **{f"errors {x.dtype}": lambda x=x: (e := fp.errors(x, fp.quantize(x, "e5m2"), format="e5m2"), e.row(), e.merge(fp.errors(x, np.zeros_like(x), format="e5m2")))
+       for x in (FINITE, TINY, WIDE, HALF)},
+    "Scaled.errors": lambda: scaling.mx(TINY, "e4m3").errors(TINY).row(),
     "exponent_histogram": both(fp.exponent_histogram, SINGLE),
     "intersect_bands": lambda: fp.intersect_bands([HISTOGRAM.band(f) for f in STATS]).recommended,
     "histogram": lambda: [HISTOGRAM.energies, HISTOGRAM.energy, HISTOGRAM.merge(OTHER), *[
@@ -225,6 +229,15 @@ def test_threads_that_were_started_in_other_modes_do_not_keep_them(name: str) ->
     with thread_in(MODES["up FTZ+DAZ"]):
         CALLS[name]()
     assert digest(CALLS[name]()) == right
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_result_depends_on_numpys_error_state(name: str) -> None:
+    """Overflow, underflow and NaN are what the library is about: they are no errors of its own steps."""
+    right = digest(CALLS[name]())
+    with np.errstate(all="raise"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert digest(CALLS[name]()) == right
 
 
 def test_every_public_function_is_tried() -> None:

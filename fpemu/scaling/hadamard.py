@@ -44,8 +44,9 @@ def hadamard(x: ArrayLike, size: int = 16, *, axis: int = -1, seed: int = 0, inv
     blocks = np.moveaxis(values, axis, -1)
     shape = blocks.shape
     blocks = blocks.reshape(*shape[:-1], -1, size)
-    result = _sums(blocks if inverse else blocks * signs) * values.dtype.type(size**-0.5)
-    result = result * signs if inverse else result
+    with np.errstate(all="ignore"):
+        result = _sums(blocks if inverse else blocks * signs) * values.dtype.type(size**-0.5)
+        result = result * signs if inverse else result
     return np.ascontiguousarray(np.moveaxis(result.reshape(shape), -1, axis))
 
 
