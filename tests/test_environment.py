@@ -65,6 +65,11 @@ def scaled(q: scaling.Scaled) -> Any:
     return (q, q.dequantize(), q.dequantize(np.float64), q.scale_values(), q.dead, q.clipped, q.single_code)
 
 
+def compared(x: np.ndarray) -> Any:
+    near, far = (fp.errors(x, other, format="e5m2") for other in (fp.quantize(x, "e5m2"), np.zeros_like(x)))
+    return near, near.row(), near.merge(far)
+
+
 def delayed() -> Any:
     state = scaling.DelayedScaling("e4m3", history=3)
     found: list[Any] = []
@@ -133,7 +138,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "explain_dot": lambda: fp.explain_dot(FINITE[0], TINY[0], engine="hopper.wgmma.bf16.fp32").text(),
     **{f"tensor_stats {x.dtype} {scale}": both(fp.tensor_stats, x, STATS, scale)
        for x in (SINGLE, DOUBLE, HALF, WIDE) for scale in (1.0, 2.0**10, 3.7)},
-    **{f"errors {x.dtype}": lambda x=x: (e := fp.errors(x, fp.quantize(x, "e5m2"), format="e5m2"), e.row(), e.merge(fp.errors(x, np.zeros_like(x), format="e5m2")))
+    **{f"errors {x.dtype}": lambda x=x: compared(x)
        for x in (FINITE, TINY, WIDE, HALF)},
     "Scaled.errors": lambda: scaling.mx(TINY, "e4m3").errors(TINY).row(),
     "exponent_histogram": both(fp.exponent_histogram, SINGLE),
@@ -281,3 +286,24 @@ print((fp.matmul(a, np.eye(512, dtype=np.float32), engine="blas.fp32") == a).all
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
     assert run.stdout.split() == ["True"]
+
+
+def test_the_guard_on_arm_moves_its_control_register(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No such machine is needed: LLVM compiles for it."""
+    from llvmlite import binding, ir
+
+    monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(environment, "REGISTER", environment._register())
+    module = ir.Module()
+    module.triple = "aarch64-unknown-linux-gnu"
+    function = ir.Function(module, ir.FunctionType(ir.IntType(32), []), "swap")
+    builder = ir.IRBuilder(function.append_basic_block())
+    word = environment._read_word(builder)
+    environment._write_word(builder, word.type(0x01000000))
+    builder.ret(word)
+
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    machine = binding.Target.from_triple(module.triple).create_target_machine()
+    assembly = machine.emit_assembly(binding.parse_assembly(str(module))).lower()
+    assert assembly.index("mrs\tx") < assembly.index("msr\tfpcr, x"), assembly

@@ -33,12 +33,14 @@ class Register(NamedTuple):
     modes: its bits that are modes; the others are flags, or reserved.
     default: those bits as a program starts: to nearest even, no flushing, no traps.
     place: of its 32 bits among the words of C's ``fenv_t``; None where that is not known.
-    read, write: the LLVM intrinsics, or the instructions, that move it.
+    through_memory: whether LLVM's intrinsics move it to and from memory, or give and take it as 64 bits.
+    read, write: those intrinsics.  (Not inline assembly: it needs a parser that LLVM may not have been given.)
     """
 
     modes: int
     default: int
     place: int | None
+    through_memory: bool
     read: str
     write: str
 
@@ -48,10 +50,10 @@ def _register() -> Register | None:
     machine, system = platform.machine().lower(), sys.platform
     if machine in ("x86_64", "amd64"):  # glibc, musl: after the 28 bytes of the x87 unit; macOS: after its two words
         place = {"linux": 7, "darwin": 1}.get(system)
-        return Register(0xFFC0, 0x1F80, place, "llvm.x86.sse.stmxcsr", "llvm.x86.sse.ldmxcsr")
+        return Register(0xFFC0, 0x1F80, place, True, "llvm.x86.sse.stmxcsr", "llvm.x86.sse.ldmxcsr")
     if machine in ("aarch64", "arm64"):  # macOS has the flags first
         place = {"linux": 0, "darwin": 2}.get(system)
-        return Register(0x07FF9F07, 0, place, "mrs $0, fpcr", "msr fpcr, $0")
+        return Register(0x07FF9F07, 0, place, False, "llvm.aarch64.get.fpcr", "llvm.aarch64.set.fpcr")
     return None
 
 
@@ -217,34 +219,33 @@ def _read_word(builder: Any) -> Any:
     from numba.core import cgutils
 
     register, word = _known(), ir.IntType(32)
-    if register.read.startswith("llvm."):
-        place = cgutils.alloca_once(builder, word)
-        _call_with_pointer(builder, register.read, place)
-        return builder.load(place)
-    return builder.trunc(builder.asm(ir.FunctionType(ir.IntType(64), []), register.read, "=r", [], True), word)
+    if not register.through_memory:
+        return builder.trunc(_called(builder, register.read, ir.IntType(64)), word)
+    place = cgutils.alloca_once(builder, word)
+    _called(builder, register.read, ir.VoidType(), builder.bitcast(place, ir.IntType(8).as_pointer()))
+    return builder.load(place)
 
 
 def _write_word(builder: Any, value: Any) -> None:
     from llvmlite import ir
     from numba.core import cgutils
 
-    register, double = _known(), ir.IntType(64)
-    if register.write.startswith("llvm."):
-        place = cgutils.alloca_once(builder, value.type)
-        builder.store(value, place)
-        _call_with_pointer(builder, register.write, place)
-    else:
-        kind = ir.FunctionType(ir.VoidType(), [double])
-        builder.asm(kind, register.write, "r,~{memory}", [builder.zext(value, double)], True)
+    register = _known()
+    if not register.through_memory:
+        _called(builder, register.write, ir.VoidType(), builder.zext(value, ir.IntType(64)))
+        return
+    place = cgutils.alloca_once(builder, value.type)
+    builder.store(value, place)
+    _called(builder, register.write, ir.VoidType(), builder.bitcast(place, ir.IntType(8).as_pointer()))
 
 
-def _call_with_pointer(builder: Any, name: str, place: Any) -> None:
+def _called(builder: Any, name: str, returns: Any, *arguments: Any) -> Any:
+    """What an intrinsic of LLVM's gives."""
     from llvmlite import ir
     from numba.core import cgutils
 
-    pointer = ir.IntType(8).as_pointer()
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [pointer]), name)
-    builder.call(function, [builder.bitcast(place, pointer)])
+    kind = ir.FunctionType(returns, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
 @cache
