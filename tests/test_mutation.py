@@ -100,6 +100,17 @@ def test_the_draw_of_a_function_does_not_depend_on_what_is_above_it() -> None:
     assert [mutant.key for mutant in one] == [mutant.key for mutant in other]
 
 
+def test_what_a_function_imports_is_known() -> None:
+    """So that code for a library that is not installed can be left out of the draw."""
+    content = (
+        b"import a\n\ndef f(x):\n    import b.c\n    def g(y):\n        return y + 1\n    return g(x)\n\ny = a + 1\n"
+    )
+    assert {(mutant.where, mutant.needs) for mutant in mutants("a.py", content)} == {
+        ("f.g", frozenset({"b"})),
+        ("", frozenset()),
+    }
+
+
 def test_shares() -> None:
     assert shares([50, 30, 20], 10) == [5, 3, 2]
     assert shares([1000, 1, 0, 1], 10) == [8, 1, 0, 1]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 
@@ -94,14 +95,19 @@ class Campaign:
                 shutil.copy2(self.root / name, self.tree / name)
 
     def drawn(self) -> list[Mutant]:
-        """Of all candidates, or of those in the files asked for."""
+        """Of all candidates, or of those in the files asked for; not in functions for libraries that are not installed."""
         required, found = required_arguments(self.tree), []
         for file in files(self.tree):
             if not self.settings.only or any(file.startswith(name) for name in self.settings.only):
                 found += mutants(file, (self.tree / file).read_bytes(), required)
-        number = self.settings.number or len(found)
-        chosen = draw(found, number, self.settings.seed)
-        self.say(f"{len(chosen)} of {len(found)} mutants drawn with seed {self.settings.seed}")
+        absent = {package for mutant in found for package in mutant.needs if not find_spec(package)}
+        there = [mutant for mutant in found if not mutant.needs & absent]
+        chosen = draw(there, self.settings.number or len(there), self.settings.seed)
+        self.say(f"{len(chosen)} of {len(there)} mutants drawn with seed {self.settings.seed}")
+        if absent:
+            self.say(
+                f"not among them: {len(found) - len(there)} in functions for {', '.join(sorted(absent))} (not installed)"
+            )
         return chosen
 
     # ---- which tests run which line -----------------------------------------------------------------------------------
