@@ -64,6 +64,9 @@ def main(root: Path, work: Path, at_least: float, **settings: Any) -> None:
         drawn, outcomes = campaign.run()
     except (CampaignError, ValueError) as error:
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from here")
+        sys.exit(130)
     result = Result(drawn, outcomes, reasons())
     text = result.text({mutant.file: (campaign.tree / mutant.file).read_bytes() for mutant in drawn})
     write_whole(work / "report.md", text.encode())

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from multiprocessing import connection, get_context
-from multiprocessing.process import BaseProcess
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from analysis.files import write_whole
 from tests.mutation import covering, recorder, trial
@@ -28,8 +26,6 @@ COPIED += ("pyproject.toml", "setup.cfg", "tox.ini")
 # what only draws and reports: with it changed, outcomes stand
 DRAWING = ("__main__.py", "candidates.py", "operators.py", "report.py", "survivors.toml")
 KILLED, TIMED_OUT, SURVIVED, UNCOVERED = "killed", "timed out", "survived", "not covered"
-STOPPED = {-signal.SIGPROF, -signal.SIGKILL}
-PYTEST_OK, PYTEST_NONE = 0, 5
 
 
 class CampaignError(Exception):
@@ -64,6 +60,15 @@ class Settings:
     jobs: int = 2
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Which tests try a mutant, in order, and how many the time leaves out."""
+
+    mutant: Mutant
+    tests: list[str]
+    left_out: int
+
+
 class Campaign:
     def __init__(self, root: Path, work: Path, settings: Settings, say: Callable[[str], None]) -> None:
         self.root, self.work, self.settings, self.say = root, work.resolve(), settings, say
@@ -90,14 +95,19 @@ class Campaign:
                 shutil.copy2(self.root / name, self.tree / name)
 
     def drawn(self) -> list[Mutant]:
-        """Of all candidates, or of those in the files asked for."""
+        """Of all candidates, or of those in the files asked for; not in functions for libraries that are not installed."""
         required, found = required_arguments(self.tree), []
         for file in files(self.tree):
             if not self.settings.only or any(file.startswith(name) for name in self.settings.only):
                 found += mutants(file, (self.tree / file).read_bytes(), required)
-        number = self.settings.number or len(found)
-        chosen = draw(found, number, self.settings.seed)
-        self.say(f"{len(chosen)} of {len(found)} mutants drawn with seed {self.settings.seed}")
+        absent = {package for mutant in found for package in mutant.needs if not find_spec(package)}
+        there = [mutant for mutant in found if not mutant.needs & absent]
+        chosen = draw(there, self.settings.number or len(there), self.settings.seed)
+        self.say(f"{len(chosen)} of {len(there)} mutants drawn with seed {self.settings.seed}")
+        if absent:
+            self.say(
+                f"not among them: {len(found) - len(there)} in functions for {', '.join(sorted(absent))} (not installed)"
+            )
         return chosen
 
     # ---- which tests run which line -----------------------------------------------------------------------------------
@@ -124,10 +134,19 @@ class Campaign:
         command = [sys.executable, "-m", "pytest", "-q", "-n", str(self.settings.jobs), "--dist", "worksteal"]
         command += ["-p", "tests.mutation.recorder", "-p", "no:cacheprovider", *tests]
         environment = {**os.environ, recorder.FOLDER: str(self.records), "PYTHONPATH": f"{self.tree}{os.pathsep}{OWN}"}
-        with open(self.work / "recording.log", "wb") as log:
-            code = subprocess.run(command, cwd=self.tree, env=environment, stdout=log, stderr=log).returncode
-        if code:
-            raise CampaignError(f"the tests fail without a mutant: see {log.name}")
+        output = self.work / "recording.log"
+        with (
+            open(output, "wb") as log,
+            subprocess.Popen(command, cwd=self.tree, env=environment, stdout=log, stderr=log) as process,
+        ):
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(60)
+                    break
+                done = re.findall(r"\[ *(\d+%)\]", output.read_text())
+                self.say(f"recording, {(monotonic() - start) / 60:.0f} min, {done[-1] if done else '0%'}")
+        if process.returncode:
+            raise CampaignError(f"the tests fail without a mutant: see {output}")
         write_whole(made, fingerprint.encode())
         self.say(f"recorded in {monotonic() - start:.0f} s")
 
@@ -135,83 +154,67 @@ class Campaign:
     def try_all(self, drawn: Sequence[Mutant]) -> dict[str, Outcome]:
         """Each mutant not tried before; first, as a control, a file of each with nothing changed."""
         record = covering.read(self.records, self.tree)
-        imported_by = covering.importers(self.tree, sorted({mutant.file for mutant in drawn}))
+        imported_by = covering.importers(self.tree, files(self.tree))
         done = self.kept()
-        plans = []
+        plans: list[Plan] = []
         for mutant in drawn:
-            if mutant.key in done:
-                continue
-            tests = record.tests(mutant, imported_by[mutant.file])
-            chosen = covering.within(tests, record.seconds, self.settings.seconds)
-            plans.append((mutant, chosen, len(tests) - len(chosen)))
-        controls = {mutant.file: (mutant, chosen, 0) for mutant, chosen, _ in plans if chosen}
-        trials = [(None, *plan) for plan in controls.values()] + [(plan[0], *plan) for plan in plans]
-        self.say(f"{len(plans)} mutants to try, {len(done)} tried before, {len(controls)} controls")
-        if trials:
+            if mutant.key not in done:
+                tests = record.tests(mutant, imported_by[mutant.file])
+                chosen = covering.within(tests, record.seconds, self.settings.seconds)
+                plans.append(Plan(mutant, chosen, len(tests) - len(chosen)))
+        for plan in plans:
+            if not plan.tests:
+                done[plan.mutant.key] = Outcome(plan.mutant.key, UNCOVERED)
+        covered = [plan for plan in plans if plan.tests]
+        controls = list({plan.mutant.file: plan for plan in covered}.values())
+        self.say(f"{len(covered)} mutants to try, {len(done)} tried before or not covered, {len(controls)} controls")
+        if covered:
             trial.preload()
-        start = said = monotonic()
-        for place, (mutant, outcome) in enumerate(self._outcomes(trials, record.seconds), start=1):
-            if mutant is None:
-                if outcome.status != SURVIVED:
-                    raise CampaignError(
-                        f"{outcome.killer or 'tests'} failed without a mutant: see {self.work / 'logs'}"
-                    )
-                continue
-            done[mutant.key] = outcome
-            write_whole(self.state, json.dumps([vars(one) for one in done.values()], indent=1).encode())
-            if monotonic() - said >= 60 or place == len(trials):
-                said = monotonic()
-                alive = sum(done[one.key].status in (SURVIVED, UNCOVERED) for one in drawn if one.key in done)
-                self.say(f"{place} of {len(trials)} trials, {alive} mutants alive, {(said - start) / 60:.1f} min")
+            self.control(controls, record.seconds)
+            self.try_plans(covered, record.seconds, done)
         return {mutant.key: done[mutant.key] for mutant in drawn}
+
+    def control(self, plans: Sequence[Plan], seconds: dict[str, float]) -> None:
+        """The same tests, run in the same way, with nothing changed: CampaignError if one fails."""
+        trials = [self.trial(plan, seconds, changed=False) for plan in plans]
+        for place, ended in trial.run_all(trials, self.tree, self.logs("controls"), self.settings.jobs):
+            if not ended.passed:
+                test = ended.killer or f"the run of {plans[place].mutant.file}"
+                raise CampaignError(f"{test} fails without a mutant: see {self.work / 'controls'}")
+        self.say("every control passed")
+
+    def try_plans(self, plans: Sequence[Plan], seconds: dict[str, float], done: dict[str, Outcome]) -> None:
+        """Outcomes are added to ``done`` and kept as they come."""
+        start = said = monotonic()
+        alive = 0
+        trials = [self.trial(plan, seconds, changed=True) for plan in plans]
+        for number, (place, ended) in enumerate(
+            trial.run_all(trials, self.tree, self.logs("logs"), self.settings.jobs), start=1
+        ):
+            plan = plans[place]
+            status = SURVIVED if ended.passed or ended.none else TIMED_OUT if ended.late else KILLED
+            key = plan.mutant.key
+            done[key] = Outcome(key, status, ended.seconds, ended.killer, len(plan.tests), plan.left_out)
+            write_whole(self.state, json.dumps([vars(one) for one in done.values()], indent=1).encode())
+            alive += status == SURVIVED
+            if monotonic() - said >= 60 or number == len(plans):
+                said = monotonic()
+                self.say(f"{number} of {len(plans)} mutants tried, {alive} survived, {(said - start) / 60:.1f} min")
+
+    def trial(self, plan: Plan, seconds: dict[str, float], changed: bool) -> trial.Trial:
+        mutant = plan.mutant
+        content = mutant.applied((self.tree / mutant.file).read_bytes()) if changed else None
+        took = [seconds[test] for test in plan.tests]
+        return trial.Trial(mutant.file, content, plan.tests, took, self.settings.patience)
+
+    def logs(self, name: str) -> Path:
+        """An empty folder."""
+        folder = self.work / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
 
     def kept(self) -> dict[str, Outcome]:
         """What is known of these very files."""
         rows = json.loads(self.state.read_text()) if self.state.exists() else []
         return {row["key"]: Outcome(**row) for row in rows}
-
-    def _outcomes(self, trials: Sequence[Any], seconds: dict[str, float]) -> Iterator[tuple[Mutant | None, Outcome]]:
-        """As they end, ``jobs`` at a time."""
-        logs = self.work / "logs"
-        shutil.rmtree(logs, ignore_errors=True)
-        logs.mkdir()
-        waiting, running = list(enumerate(trials)), {}
-        try:
-            while waiting or running:
-                while waiting and len(running) < self.settings.jobs:
-                    place, (mutant, example, tests, left_out) = waiting.pop(0)
-                    if not tests:
-                        yield mutant, Outcome(example.key, UNCOVERED)
-                        continue
-                    content = mutant.applied((self.tree / mutant.file).read_bytes()) if mutant else None
-                    took = [seconds[test] for test in tests]
-                    one = trial.Trial(example.file, content, tests, took, self.settings.patience)
-                    result = logs / f"{place:04d}.json"
-                    process = get_context("fork").Process(target=trial.run, args=(one, self.tree, result))
-                    process.start()
-                    running[process.sentinel] = (process, mutant, example, one, left_out, result, monotonic())
-                ended = connection.wait(list(running), timeout=1.0)
-                for sentinel, (process, mutant, example, one, left_out, result, begun) in list(running.items()):
-                    if sentinel not in ended and monotonic() - begun < one.wall_limit:
-                        continue
-                    late = sentinel not in ended
-                    _end(process)
-                    del running[sentinel]
-                    status = TIMED_OUT if late or process.exitcode in STOPPED else KILLED
-                    passing = (
-                        {PYTEST_OK, PYTEST_NONE} if mutant else {PYTEST_OK}
-                    )  # none: their names went with the mutant
-                    status = SURVIVED if process.exitcode in passing and not late else status
-                    killer = json.loads(result.read_text()) if result.exists() else ""
-                    passed = monotonic() - begun
-                    yield mutant, Outcome(example.key, status, round(passed, 1), killer, len(one.tests), left_out)
-        finally:
-            for process, *_ in running.values():
-                _end(process)
-
-
-def _end(process: BaseProcess) -> None:
-    """The process, and what it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid or 0, signal.SIGKILL)
-    process.join()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Mutant:
 
     where: function or class, with dots.  line: where the change begins.  lines: of its statement, first and last.  at_import:
     whether that runs when the module is imported.  old, new: the lines that change, as one.  twin: how many mutants with the
-    same old, new and place come before it.
+    same old, new and place come before it.  needs: packages that the functions around it import themselves, since they may be absent.
     """
 
     file: str
@@ -36,6 +37,7 @@ class Mutant:
     old: str
     new: str
     twin: int
+    needs: frozenset[str]
 
     @property
     def key(self) -> str:
@@ -91,33 +93,47 @@ def mutants(file: str, content: bytes, required: Mapping[str, set[str]] | None =
     seen: set[Edit] = set()
     twins: Counter[tuple[str, ...]] = Counter()
     found = []
-    for node, statement, path, at_import in _walk(source.tree, None, (), True):
+    for node, statement, around, at_import in _walk(source.tree, None, (), True):
         for operator, edit in edits(node, source):
             if edit in seen or statement is None or content[edit.start : edit.end] == edit.text:
                 continue
             seen.add(edit)
             old, new = _changed(content, edit)
-            where = ".".join(path)
+            where = ".".join(scope.name for scope in around)
+            needs = frozenset[str]().union(*map(_packages, around))
             spot = (where, operator, old, new)
             line = content.count(b"\n", 0, edit.start) + 1
-            found.append(Mutant(file, where, operator, line, _span(statement), at_import, edit, old, new, twins[spot]))
+            found.append(
+                Mutant(file, where, operator, line, _span(statement), at_import, edit, old, new, twins[spot], needs)
+            )
             twins[spot] += 1
     return found
 
 
+Scope = ast.FunctionDef | ast.ClassDef
+
+
 def _walk(
-    node: ast.AST, statement: ast.stmt | None, path: tuple[str, ...], at_import: bool
-) -> Iterator[tuple[ast.AST, ast.stmt | None, tuple[str, ...], bool]]:
-    """Nodes with their statement, place, and whether they run at import."""
+    node: ast.AST, statement: ast.stmt | None, around: tuple[Scope, ...], at_import: bool
+) -> Iterator[tuple[ast.AST, ast.stmt | None, tuple[Scope, ...], bool]]:
+    """Nodes with their statement, the functions and classes around them, and whether they run at import."""
     if isinstance(node, ast.stmt):
         statement = node
-    yield node, statement, path, at_import
-    named = isinstance(node, ast.FunctionDef | ast.ClassDef)
-    inner = (*path, node.name) if named else path  # type: ignore[attr-defined]
-    body = getattr(node, "body", None) if isinstance(node, ast.FunctionDef | ast.Lambda) else None
+    yield node, statement, around, at_import
+    inner = (*around, node) if isinstance(node, Scope) else around
+    body = node.body if isinstance(node, ast.FunctionDef | ast.Lambda) else None
     for child in children(node):
         inside = child in body if isinstance(body, list) else child is body
         yield from _walk(child, statement, inner, at_import and not inside)
+
+
+@cache
+def _packages(scope: Scope) -> frozenset[str]:
+    """What a function imports, by the first name."""
+    nodes = list(ast.walk(scope)) if isinstance(scope, ast.FunctionDef) else []
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return frozenset(name.split(".")[0] for name in names)
 
 
 def _span(statement: ast.stmt) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""One mutant against its tests, in a process of its own that was forked with the libraries already imported.
+"""Mutants against their tests, each in a process of its own that was forked with the libraries already imported.
 
 The mutant replaces its module as that is imported; no file changes.  So what compares files (stale reports, fingerprints)
 kills no mutant, and neither does a test that starts a Python of its own.
@@ -14,9 +14,13 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import connection, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from time import monotonic
 from types import CodeType
 from typing import Any
 
@@ -30,6 +34,8 @@ IMPORTED = "ignore:Module already imported so cannot be rewritten"  # those abov
 OURS = ("analysis", "benchmarks", "fpemu", "tests")
 MEMORY = 16 << 30  # bytes of addresses; a mutant that wants more is killed
 FACTOR = 10.0  # how many times what a test took it may take
+STOPPED = {-signal.SIGPROF, -signal.SIGKILL}
+NO_TESTS = 5  # pytest's exit code
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,64 @@ class Trial:
     @property
     def wall_limit(self) -> float:
         """For tests that wait; one that computes for ever is stopped by its own limit."""
-        return 6 * self.patience + 2 * FACTOR * sum(self.seconds)
+        return 6 * self.patience + 5 * sum(self.seconds)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """passed: all tests that ran.  late: out of time.  none: nothing ran, since the names of the tests went with the mutant."""
+
+    passed: bool
+    late: bool
+    none: bool
+    killer: str
+    seconds: float
 
 
 def preload() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
+
+
+def run_all(trials: Sequence[Trial], tree: Path, logs: Path, jobs: int) -> Iterator[tuple[int, Ended]]:
+    """So many at a time; each by its place, as they end. What tests print is kept in the folder of logs."""
+    waiting = list(enumerate(trials))[::-1]
+    running: dict[int, _Running] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                place, trial = waiting.pop()
+                result = logs / f"{place:04d}.json"
+                process = get_context("fork").Process(target=run, args=(trial, tree, result))
+                process.start()
+                running[process.sentinel] = _Running(place, process, result, monotonic(), trial.wall_limit)
+            ended = connection.wait(list(running), timeout=1.0)
+            for sentinel, one in list(running.items()):
+                if sentinel in ended or monotonic() - one.begun > one.limit:
+                    del running[sentinel]
+                    yield one.place, one.end(late=sentinel not in ended)
+    finally:
+        for one in running.values():
+            one.end(late=True)
+
+
+@dataclass(frozen=True)
+class _Running:
+    place: int
+    process: BaseProcess
+    result: Path
+    begun: float
+    limit: float
+
+    def end(self, late: bool) -> Ended:
+        """What became of it; whatever it started ends with it."""
+        seconds = monotonic() - self.begun
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid or 0, signal.SIGKILL)
+        self.process.join()
+        code = self.process.exitcode
+        killer = json.loads(self.result.read_text()) if self.result.exists() else ""
+        return Ended(code == 0 and not late, late or code in STOPPED, code == NO_TESTS, killer, round(seconds, 1))
 
 
 def run(trial: Trial, tree: Path, result: Path) -> None:
@@ -107,6 +165,9 @@ class Chosen:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         signal.setitimer(signal.ITIMER_PROF, self.patience + FACTOR * self.seconds[item.nodeid])
+
+    def pytest_runtest_logfinish(self) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
