@@ -36,7 +36,9 @@ def test_intervals_by_the_table_of_student(freedom: int, place: int, level: floa
     one = pairs.interval(values, level)
     half = STUDENT[freedom][place] * stdev(values) / sqrt(len(values))
     assert one.values == freedom + 1 and one.mean == pytest.approx(mean(values))
-    assert (one.low, one.high) == pytest.approx((mean(values) - half, mean(values) + half), abs=1e-6 * half * len(values))
+    assert (one.low, one.high) == pytest.approx(
+        (mean(values) - half, mean(values) + half), abs=1e-6 * half * len(values)
+    )
     if level == 0.95:
         assert pairs.interval(values) == one
     assert pytest.approx(STUDENT[2][1], abs=1e-6) == STUDENT_2
