@@ -282,8 +282,9 @@ def test_statistics_are_those_of_pieces(shape: tuple[int, ...], layout: str) -> 
 
 
 def test_random_statistics_follow_places() -> None:
-    """What is rounded stochastically up or down is decided by the place in C order: counted from the codes themselves."""
-    x = np.where(np.isfinite(values(int(np.prod(SOLID)))), values(int(np.prod(SOLID))), np.float32(1)).reshape(SOLID)
+    """What is rounded stochastically up or down is decided by the place in C order: counted from the values themselves."""
+    count = int(np.prod(SHAPES[-1]))
+    x = np.where(np.isfinite(values(count)), values(count), np.float32(1)).reshape(SHAPES[-1])
     cast = fp.Cast("e4m3", rounding="stochastic", overflow="saturate")
     zeros = int(((fp.quantize(x, cast, seed=SEED) == 0) & (x != 0)).sum())
     for layout, lay in LAYOUTS.items():

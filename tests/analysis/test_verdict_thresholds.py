@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import experiment
@@ -41,4 +43,49 @@ def test_a_verdict_says_what_its_tables_say(name: str) -> None:
 @pytest.mark.parametrize(("name", "changes", "phrase"), PHRASES, ids=str)
 def test_a_sentence_follows_the_tables(name: str, changes: dict[str, Any], phrase: str) -> None:
     verdict = experiment.load(name).verdict(CASES[name][0](**changes))
-    assert phrase in " ".join((verdict.summary, *found(verdict)))
+    assert phrase in " ".join((verdict.summary, *found(verdict), *(finding.quantity for finding in verdict.findings)))
+
+
+# ---- helpers of single verdicts -------------------------------------------------------------------------------------
+def test_a_correlation_needs_three_pairs() -> None:
+    e30: Any = experiment.load("e30")
+    layers = pd.DataFrame({"count": [0.1, 0.3, 0.2, np.nan], "turned": [1e-3, 2e-3, 3e-3, 1.0]})
+    assert np.isnan(e30.correlation(layers[:2], "count"))
+    assert e30.correlation(layers[:3], "count") == pytest.approx(0.5)  # ranks 1 3 2 and 1 2 3
+    assert e30.correlation(layers, "count") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("window", "text"),
+    [
+        (None, "none"),
+        ((-19, 25), "2^-19 to 2^25"),
+        ((-20, 25), "2^-20 (end of the sweep) to 2^25"),
+        ((0, 26), "2^0 to 2^26 (end of the sweep)"),
+    ],
+)
+def test_a_range_that_the_sweep_ends_says_so(window: tuple[int, int] | None, text: str) -> None:
+    e01: Any = experiment.load("e01")
+    assert e01._window(window) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (448.0, "448"),
+        (0.5, "0.5"),
+        (7.5, "7.5"),
+        (2.0**-24, "2^-24"),
+        (2.0**127, "2^127"),
+        (999_999.0, "999999"),
+        (2.0**20, "2^20"),
+        (1e6, "1000000.0"),
+        (0.0625, "0.0625"),
+        (2.0**-6, "2^-6"),
+        (2.0**19, "524288"),
+        (448.5, "448.5"),
+    ],
+)
+def test_limits_are_written_exactly(value: float, text: str) -> None:
+    e02: Any = experiment.load("e02")
+    assert e02._exact(value) == text

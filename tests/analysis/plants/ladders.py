@@ -36,7 +36,7 @@ def ladder(name: str, tasks: tuple[str, ...], base: str, lows: dict[Any, float],
 
 def loss_scaling(bare: float = MORE, **lows: float) -> Tables:
     others = {tuple(key.split("_", 1)): low for key, low in lows.items()}
-    table = ladder("e13", ("detector", "MLP"), "fp32", {("detector", "fp16"): bare} | others, skipped=2)
+    table = ladder("e13", ("detector", "MLP", "convnet"), "fp32", {("detector", "fp16"): bare} | others, skipped=2)
     zeros = [
         {
             "task": task,
@@ -46,7 +46,7 @@ def loss_scaling(bare: float = MORE, **lows: float) -> Tables:
             "worst_cosine": (0.5, 0.25, 0.75)[seed],
             "energy_lost": (1e-5, 4e-5, 2e-5)[seed] / (1 + place),
         }
-        for place, task in enumerate(("detector", "MLP"))
+        for place, task in enumerate(("detector", "MLP", "convnet"))
         for seed in SEEDS
     ]
     return {"runs": table, "zeros": pd.DataFrame(zeros)}

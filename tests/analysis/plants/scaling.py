@@ -199,12 +199,12 @@ def adam(
     saved: float = 0.5,
 ) -> Tables:
     """Steps at g = 1e-8 and 1e-9 with epsilon 1e-8, at 1e-9 with 1e-15; FP16's weights after g = 0 and 1e-4, and at 1 with epsilon 1e-4."""
-    curves = {1e-8: (tenth, half, 0.9), 1e-15: (small, 0.998, 1.0)}
+    curves = {1e-8: (0.01, tenth, half, 0.9), 1e-15: (0.97, small, 0.998, 1.0)}
     steps = [
         {"epsilon": epsilon, "state": state, "gradient": g, "step": step if state == "float32" else 0.25}
         for epsilon, curve in curves.items()
         for state in ("float32", "bfloat16")
-        for g, step in zip((1e-9, 1e-8, 1e-7), curve, strict=True)
+        for g, step in zip((1e-10, 1e-9, 1e-8, 1e-7), curve, strict=True)
     ]
     weight = {
         ("fp16", 1e-8, 0.0): zero,
@@ -222,7 +222,9 @@ def adam(
 
 
 # ---- e28 ------------------------------------------------------------------------------------------------------------
-def tournament(zero_at: int = 166, first: int = -128, short: int = 5, high: int = 17, logmax: float = 20.0) -> Tables:
+def tournament(
+    zero_at: int = 166, first: int = -128, short: int = 5, high: int = 17, logmax: float = 20.0, stopped: int = 77
+) -> Tables:
     """The step at which the scale is zero, the largest scale with an infinite inverse, skips of both checks, LogMax's (torch's are 20)."""
     zone = [
         {
@@ -236,7 +238,7 @@ def tournament(zero_at: int = 166, first: int = -128, short: int = 5, high: int 
     traces = ("fading, with spikes", "bursts")
     replays = [
         {"trace": trace, "policy": policy, "skips": {"torch": 20.0, "logmax": logmax}.get(policy, 30.0 + place) if trace != "bursts" else 1.0 + place,
-         "wasted_exponents": 9.0 - place / 8 + (trace == "bursts"), "stopped": 77 if (policy, trace) == ("apex", "bursts") else -1}
+         "wasted_exponents": 9.0 - place / 8 + (trace == "bursts"), "stopped": stopped if (policy, trace) == ("apex", "bursts") else -1}
         for place, policy in enumerate(policies)
         for trace in traces
     ]  # fmt: skip

@@ -231,6 +231,7 @@ CASES: Cases = {
         ({"fp16": (FP16_GROUPS[0], FP16_GROUPS[1] + FP16_GROUPS[2])}, FAILS),
         ({"fp16": (FP16_GROUPS[0], ("turing.mma",), ("ampere.mma", "ada.mma"), FP16_GROUPS[2])}, HOLDS),
         ({"fp8": (("ada.mma",), ("hopper.mma", "b200.mma", "hopper.wgmma"), FP8_GROUPS[3])}, FAILS),
+        ({"fp8": (("ada.mma",), ("hopper.mma", "hopper.wgmma"), ("b200.mma",), FP8_GROUPS[3])}, FAILS),
         ({"fp8": (("ada.mma", "hopper.mma", "b200.mma"), *FP8_GROUPS[2:])}, HOLDS),
     ]),
     "e10": (orders, [

@@ -191,7 +191,7 @@ def accumulation(last: float = 0.06, fourth: float = 0.01) -> Tables:
             "turned": 1e-5 * (place + 1),
         }
         for place, way in enumerate(ways, start=1)
-        for k in (1, 4, 8, 16)
+        for k in (1, 2, 4, 8, 16)
     ]
     return {"sums": seeded(rows)}
 
