@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.experiment import STATUSES
+from analysis.experiment import PROFILES, STATUSES, Experiment, Profile, Unit
 from analysis.files import digest
 from analysis.store import Tables, from_csv
 
@@ -91,6 +92,25 @@ class Result:
             return None
 
 
+def shortfall(there: Result, experiment: Experiment, profile: Profile, units: Sequence[Unit]) -> str | None:
+    """In what a run would be less than the result that is there, in a few words; None where it is not less in anything.
+
+    Less is a quick run than a full one, one of fewer seeds, and, where an experiment has an ``extent``, one that covers
+    less of what there is to measure (libraries, recordings).
+    """
+    record = there.record
+    if PROFILES.index(profile.name) < PROFILES.index(record["profile"]):
+        return f"{record['profile']}, this run {profile.name}"
+    if profile.seeds < record["seeds"]:
+        return f"{record['seeds']} seeds, this run {profile.seeds}"
+    extent = getattr(experiment, "extent", None)
+    if extent is not None:
+        covered, covers = extent([entry["unit"] for entry in record["units"]]), extent(units)
+        if profile.name == record["profile"] and covers < covered:
+            return f"it covers {covered}, this run {covers}"
+    return None
+
+
 def _wrong(record: Any) -> str | None:
     """What is wrong with the shape of a result, in a few words."""
     if not isinstance(record, dict):
@@ -101,6 +121,8 @@ def _wrong(record: Any) -> str | None:
     for key, fields in _PARTS.items():
         if not all(isinstance(entry, dict) and set(fields) <= set(entry) for entry in record[key]):
             return f"an entry of {key} lacks one of: {', '.join(fields)}"
+    if record["profile"] not in PROFILES:
+        return f"profile {record['profile']!r} is not one of: {', '.join(PROFILES)}"
     verdict = record["verdict"]
     if verdict.get("status") not in STATUSES or not isinstance(verdict.get("findings"), list | tuple):
         return f"verdict needs findings and a status of: {', '.join(STATUSES)}"
