@@ -11,6 +11,8 @@ import numba
 import numpy as np
 import pytest
 
+from tests.telling import tell_of
+
 # What is said of compiling depends on what an earlier run has kept; tests of it set this back.
 os.environ["FPEMU_QUIET"] = "1"
 
@@ -29,6 +31,10 @@ def pytest_report_header() -> str:
         f"fpemu: numpy {np.__version__}, numba {numba.__version__}, JIT {jit}, {get_threads()} threads, "
         f"{platform.machine()}, hypothesis profile {profile}"
     )
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    tell_of(session)
 
 
 @pytest.fixture

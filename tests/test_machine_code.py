@@ -128,6 +128,21 @@ def test_a_damaged_file_is_compiled_anew_and_mended(folder: Path, damage: Callab
     assert was_found(compiled())
 
 
+def test_nothing_is_unpickled_that_is_not_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flipped bit in the instructions would be run."""
+    compiled()
+    (file,) = folder.iterdir()
+    whole, unpickled = file.read_bytes(), []
+    monkeypatch.setattr(kept.pickle, "loads", unpickled.append)
+    for place in range(0, len(whole), len(whole) // 200):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert kept._load(file, None) is None
+    assert unpickled == []
+    file.write_bytes(whole)
+    kept._load(file, None)
+    assert unpickled == [whole[32:]]
+
+
 def test_a_file_that_cannot_be_read_or_replaced_is_compiled_anew_each_time(folder: Path, said: list[str]) -> None:
     compiled()
     (file,) = folder.iterdir()
