@@ -1,6 +1,7 @@
 """``python -m analysis``: list the experiments, run them (resumable), make the report.
 
-Exit codes: 0 all well; 1 an experiment failed or a report is stale; 2 a wrong command line; 130 interrupted.
+Exit codes: 0 all well; 1 an experiment failed, one that was named has a fuller result, or a report is stale;
+2 a wrong command line; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from analysis import experiment as contract
+from analysis import progress, results, runner
 from analysis import report as pages
-from analysis import results, runner
-from analysis.experiment import PROFILES, Experiment, Profile
+from analysis.experiment import PROFILES, Profile
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
+QUICK = "quick"  # the folder of quick results beside the full ones, which version control does not see
 COLOURS = {
     "holds": "green",
     "holds with conditions": "yellow",
@@ -47,8 +48,8 @@ class ExperimentName(click.ParamType[str]):
 reports_option = click.option(
     "--reports",
     type=click.Path(path_type=Path, file_okay=False),
-    default=REPORTS,
-    show_default="reports/ of the checkout",
+    default=None,
+    show_default="reports/ of the checkout, for quick runs reports/quick/",
     help="Folder of the results.",
 )
 
@@ -69,10 +70,16 @@ def cli() -> None:
     """The laboratory of fpemu: experiments, their results, their report."""
 
 
+def folder_of(reports: Path | None, profile: str) -> Path:
+    """Where the results of a profile are: the folder that was named, else the checkout's, quick ones in one of their own."""
+    return reports or (REPORTS / QUICK if profile == QUICK else REPORTS)
+
+
 @cli.command("list")
 @reports_option
-def list_command(reports: Path) -> None:
-    """What experiments there are, and what they found."""
+def list_command(reports: Path | None) -> None:
+    """What experiments there are, and what they found, in full runs and in quick ones."""
+    full = reports or REPORTS
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("experiment", "question", "result"):
         table.add_column(heading, overflow="fold", ratio=3 if heading == "question" else None)
@@ -82,15 +89,14 @@ def list_command(reports: Path) -> None:
             question = contract.load(name).QUESTION
         except Exception as error:
             question, failed = f"cannot be loaded: {type(error).__name__}: {error}", True
-        table.add_row(name, escape(question), _state(reports / name))
+        states = [_state(folder / name) for folder in (full, full / QUICK) if (folder / name).exists()]
+        table.add_row(name, escape(question), "\n".join(states) or "[dim]not run[/]")
     out.print(table)
     if failed:
         raise click.exceptions.Exit(1)
 
 
 def _state(folder: Path) -> str:
-    if not folder.exists():
-        return "[dim]not run[/]"
     try:
         record = results.Result.read(folder).record
     except results.ResultError as error:
@@ -112,43 +118,63 @@ def _state(folder: Path) -> str:
     "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds where chance plays a part."
 )
 @click.option("--fresh", is_flag=True, help="Measure again what is already there.")
+@click.option("--replace", is_flag=True, help="Let a lesser result (quick, of fewer seeds) take a fuller one's place.")
 @reports_option
-def run_command(names: Sequence[str], profile: str, seeds: int, fresh: bool, reports: Path) -> None:
+def run_command(
+    names: Sequence[str], profile: str, seeds: int, fresh: bool, replace: bool, reports: Path | None
+) -> None:
     """Run experiments (all, and then the report, if none is named).
 
     Every finished unit is kept: an interrupted run goes on where it stopped, and what is up to date is not measured
-    again.
+    again. A quick run writes into reports/quick/, and a fuller result is never replaced by a lesser one unless told so.
     """
     chosen = list(dict.fromkeys(names)) or contract.names()
-    failures = _run_all(chosen, Profile(profile, seeds), fresh, reports)
-    if not names:
-        _write_report(reports)
-    elif len(failures) < len(chosen):
-        out.print("[dim]python -m analysis report brings the pages up to date[/]")
+    folder = folder_of(reports, profile)
+    wanted = Profile(profile, seeds)
+    _announce(chosen, wanted, folder)
+    failures, spared = _run_all(chosen, wanted, folder, fresh=fresh, replace=replace)
+    for fuller in spared:
+        err.print(
+            f"[{'red' if names else 'yellow'}]{'error' if names else 'note'}:[/] {escape(fuller)}", soft_wrap=True
+        )
     for failure in failures:
         err.print(f"[red]error:[/] {escape(failure)}", soft_wrap=True)
-    if failures:
+    if not names or (reports is None and profile == QUICK and len(failures) < len(chosen)):
+        _write_report(folder)
+    elif len(failures) + len(spared) < len(chosen):
+        where = "" if reports is None else f" --reports {reports}"
+        out.print(f"[dim]python -m analysis report{escape(where)} brings the pages up to date[/]", soft_wrap=True)
+    if failures or (names and spared):
         raise click.exceptions.Exit(1)
 
 
-def _run_all(names: Sequence[str], profile: Profile, fresh: bool, reports: Path) -> list[str]:
-    """Run each; returns one line for each that failed. One failure does not stop the others."""
-    failures = []
-    progress = Progress(
-        SpinnerColumn(finished_text="[green]✓[/]"),
-        TextColumn("{task.fields[name]}"),
-        BarColumn(bar_width=28),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} units"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[doing]}[/]"),
-        console=err,
+def _announce(chosen: Sequence[str], profile: Profile, folder: Path) -> None:
+    """The first line: what is run, how long it takes, where it goes."""
+    count = "1 experiment" if len(chosen) == 1 else f"{len(chosen)} experiments"
+    takes = progress.expected(chosen, profile, (folder, REPORTS))
+    out.print(
+        f"{count}, {profile.name}{': ' + takes if takes else ''}; results go to {escape(str(folder))}", soft_wrap=True
     )
-    with progress:
+
+
+def _run_all(
+    names: Sequence[str], profile: Profile, reports: Path, *, fresh: bool, replace: bool
+) -> tuple[list[str], list[str]]:
+    """Run each; returns a line for each that failed, and one for each whose result was left alone, being fuller.
+
+    One failure does not stop the others.
+    """
+    failures, spared = [], []
+    with progress.reporter(err, len(names)) as telling:
         for name in names:
-            task = progress.add_task(name, name=name, total=1, doing="loading")
+            watch = telling.begin(name)
             try:
                 loaded = contract.load(name)
-                outcome = _run_one(loaded, profile, fresh, reports, progress, task)
+                outcome = runner.run(loaded, profile, reports, fresh=fresh, replace=replace, watch=watch)
+            except runner.Fuller as fuller:
+                spared.append(str(fuller))
+                telling.end("a fuller result stays")
+                continue
             except runner.Failed as error:
                 failures.append(str(error))
             except runner.Interrupted:
@@ -157,83 +183,67 @@ def _run_all(names: Sequence[str], profile: Profile, fresh: bool, reports: Path)
                 failures.append(f"{name} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}")
             else:
                 status = outcome.verdict.status
-                kept = "up to date" if not outcome.measured else f"{outcome.measured} of {outcome.units} units measured"
-                progress.update(task, completed=outcome.units, total=outcome.units, doing=kept)
+                telling.end(
+                    "up to date" if not outcome.measured else f"{outcome.measured} of {outcome.units} units measured"
+                )
                 out.print(f"{name}: [{COLOURS[status]}]{status}[/]. {escape(outcome.verdict.summary)}", soft_wrap=True)
                 continue
-            progress.update(task, doing="[red]failed[/]")
-            progress.stop_task(task)
-    return failures
-
-
-def _run_one(
-    experiment: Experiment, profile: Profile, fresh: bool, reports: Path, progress: Progress, task: TaskID
-) -> runner.Outcome:
-    def watch(done: int, units: int, doing: str) -> None:
-        progress.update(task, completed=done, total=units, doing=escape(doing))
-
-    replaced = _finished_profile(reports / contract.short_name(experiment))
-    if replaced == "full" and profile.name == "quick":
-        progress.console.print(
-            f"[yellow]note:[/] a full result of {contract.short_name(experiment)} is being replaced by a quick one"
-        )
-    return runner.run(experiment, profile, reports, fresh=fresh, watch=watch)
-
-
-def _finished_profile(folder: Path) -> str | None:
-    try:
-        return str(results.Result.read(folder).record["profile"])
-    except results.ResultError:
-        return None
+            telling.end("failed", failed=True)
+    return failures, spared
 
 
 @cli.command("redraw")
 @click.argument("names", nargs=-1, type=ExperimentName())
 @reports_option
-def redraw_command(names: Sequence[str], reports: Path) -> None:
+def redraw_command(names: Sequence[str], reports: Path | None) -> None:
     """Make words, verdicts and figures of finished results anew (all, and then the report, if none is named).
 
     From their tables, with the sources of today; nothing is measured, and what a result says of its run stays.
     """
-    for name in list(dict.fromkeys(names)) or [
-        path.parent.name for path in sorted(reports.glob(f"*/{results.RESULT}"))
-    ]:
+    folder = reports or REPORTS
+    there = [path.parent.name for path in sorted(folder.glob(f"*/{results.RESULT}"))]
+    for name in list(dict.fromkeys(names)) or there:
         try:
-            verdict = runner.redraw(contract.load(name), reports)
+            verdict = runner.redraw(contract.load(name), folder)
         except Exception as error:
             said = str(error) if isinstance(error, results.ResultError) else f"{name}: {type(error).__name__}: {error}"
             raise click.ClickException(said) from error
         out.print(f"{name}: [{COLOURS[verdict.status]}]{verdict.status}[/]. {escape(verdict.summary)}", soft_wrap=True)
     if not names:
-        _write_report(reports)
+        _write_report(folder)
 
 
 @cli.command("report")
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 and name every file that is stale.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 and name every committed file that is stale.")
 @reports_option
-def report_command(check: bool, reports: Path) -> None:
-    """Make index.html and README.md from the results that are there."""
+def report_command(check: bool, reports: Path | None) -> None:
+    """Make index.html, README.md and claims.md from the results that are there."""
+    folder = reports or REPORTS
     if not check:
-        _write_report(reports)
+        _write_report(folder)
         return
     try:
-        stale = pages.problems(reports)
+        stale = pages.problems(folder)
+        old = not stale and pages.page_is_old(folder)
     except results.ResultError as error:
         raise click.ClickException(str(error)) from None
     for problem in stale:
         err.print(f"[red]stale:[/] {escape(problem)}", soft_wrap=True)
     if stale:
         raise click.exceptions.Exit(1)
+    if old:
+        err.print("[yellow]note:[/] index.html is of other results; python -m analysis report makes it anew")
     out.print("[green]✓[/] the report agrees with its results")
 
 
-def _write_report(reports: Path) -> None:
-    runner.recover(reports)
+def _write_report(folder: Path) -> None:
+    runner.recover(folder)
     try:
-        written = pages.write(reports)
+        written = pages.write(folder)
     except results.ResultError as error:
         raise click.ClickException(str(error)) from None
-    out.print("wrote " + ", ".join(escape(str(path)) for path in written), soft_wrap=True)
+    *others, page = (escape(str(path)) for path in written)
+    out.print(f"wrote {', '.join(others)}\nthe report: {page}", soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

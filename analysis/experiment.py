@@ -106,7 +106,11 @@ class Profile:
 
 
 class Experiment(Protocol):
-    """The face of an experiment module."""
+    """The face of an experiment module.
+
+    One that measures what it finds (libraries, recordings) may have ``extent(units)`` too: how many of them a plan
+    covers. A result that covers fewer does not take the place of one that covers more.
+    """
 
     __name__: str
     __file__: str | None

@@ -2,7 +2,8 @@
 (what became of the textbook claims, where results bear on them).
 
 ``write`` makes them, ``problems`` says what no longer agrees with the result files. Pages hold no time of their own,
-so the same results make the same pages; images are left out of every comparison.
+so the same results make the same pages. index.html holds every image and is made where it is read, never committed:
+``problems`` leaves it out, ``page_is_old`` tells.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ BADGES = {
     "does not hold at this scale": ("bad", "✗"),
     "no claim": ("none", "○"),
 }
-_EMBEDDED = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]*")
 
 
 def _marked(text: str) -> Markup:
@@ -86,7 +86,7 @@ def page(results: Sequence[Result]) -> str:
     """index.html: style and figures inside, nothing fetched."""
     template = _environment(autoescape=True).get_template("index.html.j2")
     style = Markup((STYLES / "report.css").read_text(encoding="utf-8"))
-    return template.render(results=results, style=style, picture=_picture, **_claims(results))
+    return template.render(results=results, style=style, picture=_picture, quick=_quick(results), **_claims(results))
 
 
 def gallery(results: Sequence[Result]) -> str:
@@ -94,13 +94,23 @@ def gallery(results: Sequence[Result]) -> str:
     return (
         _environment(autoescape=False)
         .get_template("README.md.j2")
-        .render(results=results, judged=claims.judged(results))
+        .render(results=results, judged=claims.judged(results), quick=_quick(results))
     )
 
 
 def claims_page(results: Sequence[Result]) -> str:
     """claims.md: the textbook claims."""
-    return _environment(autoescape=False).get_template("claims.md.j2").render(**_claims(results))
+    template = _environment(autoescape=False).get_template("claims.md.j2")
+    return template.render(quick=_quick(results), **_claims(results))
+
+
+def _quick(results: Sequence[Result]) -> str:
+    """What a page says of results that are less than the full ones; nothing where there are none."""
+    names = [result.folder.name for result in results if result.record["profile"] == "quick"]
+    if not names:
+        return ""
+    which = "All results here are" if len(names) == len(results) else f"{', '.join(names)}: these results are"
+    return f"{which} quick: small networks, short runs, few seeds. Verdicts of full runs can differ."
 
 
 def _claims(results: Sequence[Result]) -> dict[str, Any]:
@@ -112,10 +122,9 @@ def _claims(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def _pages(results: Sequence[Result]) -> dict[str, str]:
-    """Every page by its file; claims.md where a result bears on a claim."""
-    made = {PAGE: page(results), GALLERY: gallery(results)}
-    return made | ({CLAIMS: claims_page(results)} if claims.judged(results) else {})
+def _committed_pages(results: Sequence[Result]) -> dict[str, str]:
+    """The pages that lie in version control, by file; claims.md where a result bears on a claim."""
+    return {GALLERY: gallery(results)} | ({CLAIMS: claims_page(results)} if claims.judged(results) else {})
 
 
 def _results(reports: Path) -> list[Result]:
@@ -131,7 +140,8 @@ def write(reports: Path) -> list[Path]:
     broken = [problem for result in results for problem in _own_problems(result)]
     if broken:
         raise ResultError("; ".join(broken))
-    pages = {reports / name: text for name, text in _pages(results).items()}
+    made = _committed_pages(results) | {PAGE: page(results)}
+    pages = {reports / name: text for name, text in made.items()}
     for path, text in pages.items():
         write_whole(path, text.encode())
     return list(pages)
@@ -141,15 +151,25 @@ def problems(reports: Path) -> list[str]:
     """What is stale, one line a file; empty when everything agrees. ResultError as for ``write``."""
     results = _results(reports)
     found = [problem for result in results for problem in _own_problems(result)]
-    for name, made in _pages(results).items():
-        try:
-            there = (reports / name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+    for name, made in _committed_pages(results).items():
+        there = _text(reports / name)
+        if there is None:
             found.append(f"{name}: missing or unreadable")
-            continue
-        if _EMBEDDED.sub("", there) != _EMBEDDED.sub("", made):
+        elif there != made:
             found.append(f"{name}: is not what the result files say")
     return found
+
+
+def page_is_old(reports: Path) -> bool:
+    """Whether there is an index.html that is not the one these results make."""
+    return (reports / PAGE).exists() and _text(reports / PAGE) != page(_results(reports))
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _own_problems(result: Result) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.experiment import KINDS, STATUSES
+from analysis.experiment import KINDS, PROFILES, STATUSES, Experiment, Profile, Unit
 from analysis.files import digest
 from analysis.store import Tables, from_csv
 from analysis.tables import listed
@@ -114,6 +115,25 @@ class Result:
             return None
 
 
+def shortfall(there: Result, experiment: Experiment, profile: Profile, units: Sequence[Unit]) -> str | None:
+    """In what a run would be less than the result that is there, in a few words; None where it is not less in anything.
+
+    Less is a quick run than a full one, one of fewer seeds, and, where an experiment has an ``extent``, one that covers
+    less of what there is to measure (libraries, recordings).
+    """
+    record = there.record
+    if PROFILES.index(profile.name) < PROFILES.index(record["profile"]):
+        return f"{record['profile']}, this run {profile.name}"
+    if profile.seeds < record["seeds"]:
+        return f"{record['seeds']} seeds, this run {profile.seeds}"
+    extent = getattr(experiment, "extent", None)
+    if extent is not None:
+        covered, covers = extent([entry["unit"] for entry in record["units"]]), extent(units)
+        if profile.name == record["profile"] and covers < covered:
+            return f"it covers {covered}, this run {covers}"
+    return None
+
+
 def _wrong(record: Any) -> str | None:
     """What is wrong with the shape of a result, in a few words."""
     if not isinstance(record, dict):
@@ -129,6 +149,8 @@ def _wrong(record: Any) -> str | None:
     unknown = [claim["kind"] for claim in record["claims"] if claim["kind"] not in KINDS]
     if unknown:
         return f"a claim is one of {', '.join(KINDS)}, not {unknown[0]!r}"
+    if record["profile"] not in PROFILES:
+        return f"profile {record['profile']!r} is not one of: {', '.join(PROFILES)}"
     verdict = record["verdict"]
     if verdict.get("status") not in STATUSES or not isinstance(verdict.get("findings"), list | tuple):
         return f"verdict needs findings and a status of: {', '.join(STATUSES)}"

@@ -28,7 +28,7 @@ import pandas as pd
 from analysis import environment, fingerprint
 from analysis.experiment import NO_CLAIM, Experiment, Profile, Unit, Verdict, short_name
 from analysis.files import digest, write_whole
-from analysis.results import RESULT, Result, ResultError
+from analysis.results import RESULT, Result, ResultError, shortfall
 from analysis.store import FILE_NAME, Tables, column_types, from_csv, load_unit, save_unit, tidy, to_csv
 
 # What a result says about the run itself; everything else in it is made anew from the tables.
@@ -47,6 +47,10 @@ class Interrupted(Exception):
 
 class Failed(Exception):
     """An experiment raised: one line that says where and what."""
+
+
+class Fuller(Exception):
+    """The result that is there is fuller than the run would be, and stays."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +74,27 @@ def unit_label(unit: Unit) -> str:
 
 
 def run(
-    experiment: Experiment, profile: Profile, reports: Path, *, fresh: bool = False, watch: Watch = silent
+    experiment: Experiment,
+    profile: Profile,
+    reports: Path,
+    *,
+    fresh: bool = False,
+    replace: bool = False,
+    watch: Watch = silent,
 ) -> Outcome:
     """Run an experiment to its end, reusing what is kept unless ``fresh``.
 
     Raises Interrupted on Ctrl-C and Failed where the experiment raises; in both cases every unit done so far is kept.
+    Raises Fuller, before anything is measured, where the result there is fuller (``results.shortfall``), unless told to
+    ``replace`` it.
     """
-    job = _Job(experiment, profile, reports)
+    job = _Job(experiment, profile, reports, replace)
     try:
         return job.run(fresh, watch)
     except KeyboardInterrupt:
         raise Interrupted(job.name, job.done, job.total) from None
+    except Fuller:
+        raise
     except Exception as error:
         note = job.note_failure()
         message = " ".join(str(error).split()) or "no message"
@@ -99,12 +113,13 @@ def redraw(experiment: Experiment, reports: Path) -> Verdict:
     if there.stale_tables():
         raise ResultError(f"{there.folder.name}/{there.stale_tables()[0]}: is not the table the result was made with")
     facts = {key: there.record[key] for key in RUN_FACTS}
-    return _Job(experiment, Profile(facts["profile"], facts["seeds"]), reports).finish(there.tables(), facts)
+    job = _Job(experiment, Profile(facts["profile"], facts["seeds"]), reports, replace=True)
+    return job.finish(there.tables(), facts, [entry["unit"] for entry in facts["units"]])
 
 
 class _Job:
-    def __init__(self, experiment: Experiment, profile: Profile, reports: Path) -> None:
-        self.experiment, self.profile, self.reports = experiment, profile, reports
+    def __init__(self, experiment: Experiment, profile: Profile, reports: Path, replace: bool) -> None:
+        self.experiment, self.profile, self.reports, self.replace = experiment, profile, reports, replace
         self.name = short_name(experiment)
         self.partial = reports / ".partial" / self.name
         self.units_folder = self.partial / f"{profile.name}-{profile.seeds}"
@@ -115,6 +130,7 @@ class _Job:
         self.fingerprint = fingerprint.of(self.experiment)
         units = self._plan()
         self.total = len(units)
+        self._spare_the_fuller(units)
         if fresh:
             shutil.rmtree(self.units_folder, ignore_errors=True)
         finished = None if fresh else self._finished(units)
@@ -125,7 +141,7 @@ class _Job:
         else:
             tables, record, measured = self._measure(units, watch)
         self._tell(watch, "figures and verdict")
-        verdict = self.finish(tables, record)
+        verdict = self.finish(tables, record, units)
         self._forget_units()
         self._tell(watch, "done")
         return Outcome(self.name, verdict, self.total, measured, record["seconds"])
@@ -211,7 +227,17 @@ class _Job:
         )
         return result if same and not result.stale_tables() else None
 
-    def finish(self, tables: Tables, facts: Mapping[str, Any]) -> Verdict:
+    def _spare_the_fuller(self, units: Sequence[Unit]) -> None:
+        """Raise Fuller where the result that is there is more than this run would be."""
+        try:
+            there = None if self.replace else Result.read(self.reports / self.name)
+        except ResultError:
+            return
+        why = shortfall(there, self.experiment, self.profile, units) if there else None
+        if why:
+            raise Fuller(f"{self.name}: the result there is fuller ({why}) and stays; --replace replaces it")
+
+    def finish(self, tables: Tables, facts: Mapping[str, Any], units: Sequence[Unit]) -> Verdict:
         files = {f"{name}.csv": to_csv(table) for name, table in tables.items()}
         tables = {name: _read_back(name, table, files[f"{name}.csv"]) for name, table in tables.items()}
         verdict = self.experiment.verdict(tables)
@@ -239,6 +265,7 @@ class _Job:
             "figures": figures,
         }
         files[RESULT] = (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        self._spare_the_fuller(units)  # which another run may have put there in the meantime
         self._publish(files)
         return verdict
 

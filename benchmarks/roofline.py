@@ -13,12 +13,13 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from numba import from_dtype, njit, types
+from numba import from_dtype, types
 
 import fpemu as fp
 from benchmarks.ours import in_threads
 from benchmarks.timing import Run
 from benchmarks.works import BITS, Array, Work
+from fpemu.targets.machine_code import machine_code
 from fpemu.targets.streaming import STRIP, copy_past_cache, finish_streaming, whole_strips
 from fpemu.targets.threads import run_parts
 
@@ -36,7 +37,7 @@ def copy_driver(source: np.dtype[Any], target: np.dtype[Any], layout: Layout) ->
             out[i] = cut(x[i])
 
     read = types.Array(from_dtype(source), 1, layout, readonly=True)
-    return njit(types.void(read, types.Array(from_dtype(target), 1, "C")), cache=True, nogil=True)(copy)
+    return machine_code(copy, types.void(read, types.Array(from_dtype(target), 1, "C")))
 
 
 @cache
@@ -54,7 +55,7 @@ def streaming_driver(source: np.dtype[Any], target: np.dtype[Any], layout: Layou
         finish_streaming()
 
     read = types.Array(from_dtype(source), 1, layout, readonly=True)
-    return njit(types.void(read, types.Array(from_dtype(target), 1, "C")), cache=True, nogil=True)(copy)
+    return machine_code(copy, types.void(read, types.Array(from_dtype(target), 1, "C")))
 
 
 @cache
@@ -69,7 +70,7 @@ def read_driver(source: np.dtype[Any], layout: Layout) -> Any:
         return bits
 
     number = from_dtype(source)
-    return njit(number(types.Array(number, 1, layout, readonly=True)), cache=True, nogil=True)(read)
+    return machine_code(read, number(types.Array(number, 1, layout, readonly=True)))
 
 
 @cache
@@ -84,7 +85,7 @@ def operands_driver(number: np.dtype[Any]) -> Any:
                 out[i] |= x[row, i]
 
     read = types.Array(from_dtype(number), 2, "A", readonly=True)
-    return njit(types.void(read, types.Array(from_dtype(number), 1, "C")), cache=True, nogil=True)(combine)
+    return machine_code(combine, types.void(read, types.Array(from_dtype(number), 1, "C")))
 
 
 def _bits(x: Array) -> tuple[Array, Layout]:

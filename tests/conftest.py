@@ -11,9 +11,15 @@ import numba
 import numpy as np
 import pytest
 
-# The first call of a kernel compiles it: a deadline would fail there.
-hypothesis.settings.register_profile("dev", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+from tests.telling import tell_of
+
+# What is said of compiling depends on what an earlier run has kept; tests of it set this back.
+os.environ["FPEMU_QUIET"] = "1"
+
+# The first call of a kernel compiles it, and the machine may be busy: nothing is judged by the time it takes.
+TIMELESS = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("dev", **TIMELESS)
+hypothesis.settings.register_profile("ci", **TIMELESS, derandomize=True, database=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
@@ -26,6 +32,10 @@ def pytest_report_header() -> str:
         f"fpemu: numpy {np.__version__}, numba {numba.__version__}, JIT {jit}, {get_threads()} threads, "
         f"{platform.machine()}, hypothesis profile {profile}"
     )
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    tell_of(session)
 
 
 @pytest.fixture

@@ -287,26 +287,49 @@ def test_contenders_take_turns() -> None:
     assert all(sample > 0 for samples in seconds for sample in samples)
 
 
-def test_a_contender_works_before_it_is_timed() -> None:
+class Clock:
+    """Time that passes only where somebody sleeps: what is timed does not depend on what else the machine does."""
+
+    def __init__(self) -> None:
+        self.nanoseconds = 0
+
+    def sleep(self, seconds: float) -> None:
+        self.nanoseconds += round(seconds * 1e9)
+
+    def perf_counter_ns(self) -> int:
+        return self.nanoseconds
+
+    def perf_counter(self) -> float:
+        return self.nanoseconds / 1e9
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(timing, "time", made)
+    return made
+
+
+def test_a_contender_works_before_it_is_timed(clock: Clock) -> None:
     calls = 0
 
     def count() -> None:
         nonlocal calls
         calls += 1
-        timing.time.sleep(0.002)
+        clock.sleep(1 / 512)
 
-    timing.interleaved([count], 2, lead=0.01)
-    assert 4 <= calls <= 12
-
-
-def test_samples_belong_to_their_calls() -> None:
-    slow, quick = timing.interleaved([lambda: timing.time.sleep(0.02), lambda: None], 3)
-    assert min(slow) >= 0.02 > max(quick)
+    seconds = timing.interleaved([count], 2, lead=5 / 512)
+    assert seconds == [[1 / 512] * 2] and calls == 2 * (5 + 1)
 
 
-def test_slow_peers_get_fewer_elements() -> None:
+def test_samples_belong_to_their_calls(clock: Clock) -> None:
+    slow, quick = timing.interleaved([lambda: clock.sleep(0.02), lambda: clock.sleep(0.001)], 3, pause=0.003)
+    assert (slow, quick) == ([0.02] * 3, [0.001] * 3)
+
+
+def test_slow_peers_get_fewer_elements(clock: Clock) -> None:
     def prepare(work: Work, x: np.ndarray[Any, Any], threads: int) -> timing.Run:
-        return timing.Run(lambda: timing.time.sleep(x.size * 1e-6), lambda: x)
+        return timing.Run(lambda: clock.sleep(x.size * 1e-6), lambda: x)
 
     x = np.zeros(1 << 18, np.float32)
     peer = Contender("slow", "encode", prepare, "numpy")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +26,7 @@ from fpemu.cli import main
 from fpemu.cli import tensors as reading
 from fpemu.cli.losses import near_one, percent
 from fpemu.io import save
+from tests.children import PATIENCE, child, wait_until
 
 
 def run(*arguments: object, code: int | None = 0) -> Result:
@@ -66,13 +66,13 @@ def test_the_installed_and_the_module_command_start() -> None:
         [sys.executable, "-m", "fpemu", "explain", "0.1", "e4m3"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=True,
     )
     assert "0x1d" in done.stdout
     assert done.stderr == ""
     done = subprocess.run(
-        [sys.executable, "-m", "fpemu", "explain", "0.1"], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "fpemu", "explain", "0.1"], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -513,7 +513,7 @@ def test_memory_is_bounded(tmp_path: Path, kind: str) -> None:
         "main(sys.argv[1:], standalone_mode=False)\nprint('peak', peak() - before)"
     )
     command = [sys.executable, "-c", program, "inspect", str(tmp_path / f"x.{kind}"), "--formats", "e4m3"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
     assert f"{size:,} elements" in said
     kilobytes = int(said.split("peak ")[1])
     assert kilobytes * 1024 < 8 * reading.CHUNK_BYTES  # of 24; measured: about 3
@@ -577,16 +577,21 @@ def test_an_interrupted_command_is_one_line_and_130(
 def test_a_real_interrupt_of_a_real_process(tmp_path: Path) -> None:
     pipe = tmp_path / "x.npy"
     os.mkfifo(pipe)  # opening it waits for a writer that never comes
-    process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from fpemu.cli import main; print('ready', flush=True); main(sys.argv[1:])",
-         "inspect", str(pipe), "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(1.5)  # until it waits for the pipe
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    program = "import sys; from fpemu.cli import main; main(sys.argv[1:])"
+    with child([sys.executable, "-c", program, "inspect", str(pipe), "--json"]) as process:
+        writers: list[int] = []
+
+        def is_read() -> bool:
+            try:
+                writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:  # nobody has opened it yet
+                return False
+            return True
+
+        wait_until(is_read, process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+        os.close(writers[0])
     assert process.returncode == 130
     assert out == ""
     assert lines(err) == ["fpemu: interrupted"]

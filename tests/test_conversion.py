@@ -17,6 +17,7 @@ from neighbours import expected, place
 
 import fpemu as fp
 from fpemu import FORMATS, Cast, FloatFormat, Overflow, Rounding, reference
+from tests.children import PATIENCE
 
 DETERMINISTIC = tuple(rounding for rounding in Rounding if rounding is not Rounding.STOCHASTIC)
 REDUCED = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e8m0fnu",
@@ -299,7 +300,7 @@ def _run(script: str, folder: Path, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
         env=kept | {"PYTHONPATH": str(folder)} | environment,
-        capture_output=True, text=True, timeout=300, check=False, cwd=folder,
+        capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

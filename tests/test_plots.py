@@ -19,6 +19,7 @@ from matplotlib.text import Text
 
 import fpemu as fp
 from fpemu.plots import KINDS, exponent_histogram, exponent_histograms, save_figure, short_name, window
+from tests.children import PATIENCE
 
 FORMATS = ["fp16", "bf16", "e4m3", "e5m2"]
 
@@ -198,4 +199,4 @@ def test_nothing_global_is_touched_and_importing_loads_no_matplotlib() -> None:
         "import numpy as np; f = fpemu.plots.exponent_histogram(fpemu.exponent_histogram(np.ones(3))); "
         "f.savefig('/dev/null', format='png'); assert 'matplotlib.pyplot' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)

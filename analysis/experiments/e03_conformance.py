@@ -10,7 +10,7 @@ overflows there are two rows in OFP8, of which libraries choose either.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -105,6 +105,11 @@ CAPTIONS = {
 def plan(profile: Profile) -> list[Unit]:
     """One unit a library, known by its version; those that are not installed too."""
     return [{"library": peer.name, "version": peer.version if peer.is_installed else ABSENT} for peer in PEERS]  # type: ignore[dict-item]
+
+
+def extent(units: Sequence[Unit]) -> int:
+    """How many libraries a run covers."""
+    return sum(unit["version"] != ABSENT for unit in units)
 
 
 def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:

@@ -11,6 +11,7 @@ instructions and PyTorch do not convert alike where a value overflows E4M3, and 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -87,6 +88,11 @@ def plan(profile: Profile) -> list[Unit]:
         for folder in recordings(RECORDINGS, CONVERSIONS)
     ]
     return units or [{"recording": NOTHING}]
+
+
+def extent(units: Sequence[Unit]) -> int:
+    """How many recordings a run covers."""
+    return sum(unit["recording"] != NOTHING for unit in units)
 
 
 def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:

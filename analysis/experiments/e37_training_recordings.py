@@ -11,6 +11,7 @@ training, and at the first step the same gradients, power of two by power of two
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -53,6 +54,11 @@ def plan(profile: Profile) -> list[Unit]:
     return [{"recording": folder.name, "manifest": hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]} for folder in found] or [
         {"recording": "none", "manifest": ""}
     ]  # fmt: skip
+
+
+def extent(units: Sequence[Unit]) -> int:
+    """How many recordings a run covers."""
+    return sum(unit["recording"] != "none" for unit in units)
 
 
 def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cache, wraps
-from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -22,7 +21,8 @@ from fpemu.kernels.jit import kernel
 from fpemu.kernels.random import GOLDEN, random_counter, random_word
 from fpemu.kernels.spec import STOCHASTIC, DecodeSpec, EncodeSpec, Lane, Plan
 from fpemu.targets.chain import Stages
-from fpemu.targets.environment import guarded_driver, in_default_environment
+from fpemu.targets.environment import guarded, in_default_environment
+from fpemu.targets.machine_code import machine_code
 from fpemu.targets.streaming import STRIP, copy_past_cache, finish_streaming
 from fpemu.targets.wide import use_widest_registers
 
@@ -34,19 +34,6 @@ TYPES = {
     np.dtype(np.uint32): types.uint32,
     np.dtype(np.uint64): types.uint64,
 }
-
-
-def _source_digest() -> int:
-    """A number that changes with the kernels."""
-    digest = hashlib.sha256()
-    package = Path(__file__).resolve().parent.parent
-    for folder in ("kernels", "targets"):
-        for path in sorted((package / folder).glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return int.from_bytes(digest.digest()[:8], "little") >> 1
-
-
-SOURCE_DIGEST = _source_digest()
 
 
 _making = RLock()
@@ -75,15 +62,14 @@ def writable(dtype: Any) -> Any:
 def compiled(function: Callable[..., Any], facts: Any, *signature: Any, returns: Any = types.void) -> Driver:
     """A driver compiled for a signature, or found in the cache; ``facts``: all that its closure was made from.
 
-    Each specialisation gets a cache file of its own, named after its facts and the kernels' source.  Numba would keep
-    them in one file, which two processes that compile different ones at a time can leave pointing at the wrong code;
-    and it would not notice that a kernel in another file has changed.
+    Each specialisation has a name of its own, which carries its facts.
     """
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         # NumPy scalars warn where they wrap around, and where a signaling NaN is added to; the kernels mean it.
         return in_default_environment(np.errstate(over="ignore", invalid="ignore")(function))
-    digest = hashlib.sha256(repr((SOURCE_DIGEST, facts)).encode()).hexdigest()[:24]
-    return guarded_driver(function, f"{function.__name__}_{digest}", returns(*signature))
+    digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
+    of = returns(*signature)
+    return machine_code(guarded(function, f"{function.__name__}_{digest}", of), of)
 
 
 @kernel

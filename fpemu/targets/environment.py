@@ -4,7 +4,7 @@ A thread carries modes that change what its floating-point instructions do: the 
 flushing of subnormal results and operands (``torch.set_flush_denormal``; any library linked with ``-ffast-math``).  New threads inherit
 them.  Three guards take the default modes, and put back what they found:
 
-- a compiled loop looks at its thread's register itself, at the cost of one load (``guarded_driver``);
+- a compiled loop looks at its thread's register itself, at the cost of one load (``guarded``);
 - a public function that computes with NumPy's or Python's floats is decorated with ``in_default_environment``;
 - threads of our own start with ``take_default``.
 """
@@ -182,23 +182,23 @@ def _guarded_member(name: str, member: Any) -> Any:
 
 
 # ---- the modes of compiled loops ------------------------------------------------------------------------------------
-def guarded_driver(loop: Callable[..., Any], name: str, signature: Any) -> Callable[..., Any]:
-    """A loop compiled for a signature that runs in the default modes; cached on disk under its name.
+def guarded(loop: Callable[..., Any], name: str, signature: Any) -> Callable[..., Any]:
+    """A function to be compiled for a signature: the loop in the default modes; ``name`` is one that no other loop has.
 
     Where it finds the default modes it writes nothing.  The loop is not inlined: nothing of it may move out of the guard.
     """
     from numba import njit
 
-    if REGISTER is None:
-        return njit(signature, cache=True, nogil=True)(loop)  # type: ignore[no-any-return]
-    options: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     # Both names are the loop's own: symbols of cached code meet those of other processes, and the first of a name is taken.
-    loop.__qualname__, guarded = name, f"guarded_{name}"
-    inner = njit(**options)(loop)
-    # What it calls are globals of its own: of a closure, Numba would make their identity part of the cache's key.
-    outer = FunctionType(_calling(len(signature.args)), {"call": _guarded_call(), "loop": inner, "__name__": __name__})
-    outer.__qualname__ = guarded
-    return njit(signature, cache=True, nogil=True)(outer)  # type: ignore[no-any-return]
+    loop.__qualname__ = name
+    if REGISTER is None:
+        return loop
+    options: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    names = {"call": _guarded_call(), "loop": njit(**options)(loop), "__name__": loop.__module__}
+    outer = FunctionType(_calling(len(signature.args)), names)
+    outer.__qualname__ = f"guarded_{name}"
+    outer.loop = loop  # type: ignore[attr-defined]
+    return outer
 
 
 @cache

@@ -18,9 +18,10 @@ from analysis import claims
 from analysis.experiment import load
 from analysis.results import Result
 from fpemu import scaling
+from tests.analysis.committed import committed_reports
 from tests.analysis.lab import Tables, drawn
 
-REPORTS = Path(__file__).parents[2] / "reports"
+REPORTS = committed_reports()
 pytestmark = pytest.mark.skipif(not JIT, reason="takes too long without the compiler")
 Plant = Callable[[Tables], Tables]
 
