@@ -78,7 +78,14 @@ def check(
         called = _load(function)
         if policies["rounding"] == Rounding.STOCHASTIC.value:
             outcome = check_stochastic(
-                called, target, source=source, takes=takes, draws=draws, fresh=fresh, forbid_mutation=forbid_mutation, **policies
+                called,
+                target,
+                source=source,
+                takes=takes,
+                draws=draws,
+                fresh=fresh,
+                forbid_mutation=forbid_mutation,
+                **policies,
             )
             text, document, conforms = str(outcome), outcome.data(), outcome.conforms
         else:

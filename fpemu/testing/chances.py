@@ -23,11 +23,9 @@ def outward(position: Array, random_bits: int, variant: Stochastic) -> Array:
     """The probability of the outer neighbour (IEEE P3109 v4.0, 4.7.2), exact in float64."""
     scaled = np.ldexp(position, random_bits)
     whole = np.floor(scaled)
-    words = {
-        Stochastic.A: lambda: whole,
-        Stochastic.B: lambda: whole + (scaled - whole >= 0.5),
-        Stochastic.C: lambda: np.rint(scaled),
-    }[variant]()
+    words = whole if variant is Stochastic.A else np.rint(scaled)
+    if variant is Stochastic.B:
+        words = whole + (scaled - whole >= 0.5)
     return np.asarray(np.ldexp(words, -random_bits))
 
 

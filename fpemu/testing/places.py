@@ -42,7 +42,9 @@ class Places:
         with np.errstate(all="ignore"):
             magnitude = np.abs(x)
             emin = reference.smallest_normal_exponent(format)
-            exponent = np.maximum(np.frexp(magnitude)[1] - 1, emin) - format.trailing_bits
+            exponent = (
+                np.where(magnitude == 0, emin, np.maximum(np.frexp(magnitude)[1] - 1, emin)) - format.trailing_bits
+            )
             steps = np.floor(scaled := np.ldexp(magnitude, -exponent))
             inner, outer = np.ldexp(steps, exponent), np.ldexp(steps + 1, exponent)
             return cls(format, x, inner, outer, np.where(np.isfinite(x), scaled - steps, np.nan), exponent)

@@ -130,7 +130,7 @@ def check_stochastic(
     Parameters
     ----------
     draws: how many conversions one probability gets; at least 64.  Fewer random bits than named are found up to about
-        log2(draws / 24): 2**16 find 11, 2**21 find 16, where the source has so many bits to discard.
+        log2(draws / 32): 2**16 find 11, 2**21 find 16, where the source has so many bits to discard.
     fresh: whether the same draws in two calls are a fault.
     The others are those of ``check_conversion``; ``random_bits`` and ``stochastic`` name the policy's probabilities
     (IEEE P3109 v4.0, 4.7.2).

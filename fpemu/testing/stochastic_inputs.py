@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from fpemu.arrays import decode
 from fpemu.formats import FloatFormat
 from fpemu.policies import Cast, Rounding, Subnormals
-from fpemu.testing.chances import FALSE_ALARMS
 from fpemu.testing.hypotheses import converted
 from fpemu.testing.places import Places
 
@@ -21,9 +20,11 @@ Array = NDArray[Any]
 GAPS = ("lowest", "subnormal", "normal", "last binade", "overflow")
 EXACT, REPEATED, ROW = "exact", "repeated", "row"  # values that must not move; some values often; one value in a row
 VALUES, COPIES = 256, 16  # of "repeated"
+EACH = 1 << 14  # at most, of a gap and sign
 MOST_CODES = 1 << 12  # of a wide format that are tried as exact values
-CERTAIN = 24.0  # how many draws should go outward, so that none does only by a fault: exp(-24) < FALSE_ALARMS / 2000
-assert np.exp(-CERTAIN) < FALSE_ALARMS / 2000
+CERTAIN = (
+    32.0  # how many draws should go outward, so that none does by a fault only: exp(-32) is below every test's share
+)
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,20 @@ class Inputs:
     @property
     def open(self) -> Array:
         """Where it is left to chance."""
-        return ~((self.inner == self.outer) | np.isnan(self.inner) & np.isnan(self.outer))
+        return np.asarray(~((self.inner == self.outer) | np.isnan(self.inner) & np.isnan(self.outer)))
 
     def at(self, where: Any) -> Inputs:
         """Some of them."""
-        parts = (self.x, self.kind, self.negative, self.inner, self.outer, self.position)
-        x, kind, negative, inner, outer, position = (part[where] for part in parts)
-        return Inputs(x, self.kinds, kind, negative, inner, outer, position)
+        ends = self.inner[where], self.outer[where]
+        return Inputs(self.x[where], self.kinds, self.kind[where], self.negative[where], *ends, self.position[where])
 
 
 def inputs(cast: Cast, dtype: np.dtype[Any], draws: int, seed: int) -> Inputs:
     """Shuffled, but for a row of one value in the middle."""
     rng = np.random.default_rng(seed)
-    parts = {**_gaps(cast.format, dtype, draws // 8, rng), **_bits(cast, dtype, draws, rng)}
-    parts[REPEATED] = np.repeat(_distinct(parts.get("normal", np.zeros(0, dtype))), COPIES)
+    parts = {**_gaps(cast.format, dtype, min(draws // 8, EACH), rng), **_bits(cast, dtype, draws, rng)}
+    middles = _middles(cast.format, dtype)
+    parts[REPEATED] = np.repeat(middles, max(COPIES, VALUES * COPIES // max(middles.size, 1)))
     parts = {name: _signed(x, rng) if cast.format.signed else x for name, x in parts.items()}
     parts[EXACT] = np.tile(_exact(cast.format, dtype), 4)
     kinds = (*parts, ROW)
@@ -100,7 +101,7 @@ def _placed(x: Array, kinds: tuple[str, ...], kind: Array, cast: Cast) -> Inputs
     if cast.subnormals is Subnormals.FLUSH_OUTPUT_BEFORE:
         chance &= np.abs(first) >= cast.format.smallest_normal
     ends = [np.where(chance, end, sure) for end in (below, above)]
-    return Inputs(x, kinds, kind, np.signbit(y), *ends, np.where(chance, position, 0.0))
+    return Inputs(x, kinds, kind, np.signbit(y), ends[0], ends[1], np.where(chance, position, 0.0))
 
 
 def _fates(cast: Cast) -> Cast:
@@ -143,16 +144,18 @@ def _held(inner: Array, outer: Array, position: Array, dtype: np.dtype[Any], for
     with np.errstate(all="ignore"):
         x = (inner + position * (outer - inner)).astype(dtype)
         wide = x.astype(np.float64)
-    return x[(wide > inner) & (wide < outer)]
+    return np.asarray(x[(wide > inner) & (wide < outer)])
 
 
 def _signed(x: Array, rng: np.random.Generator) -> Array:
-    return np.where(rng.integers(0, 2, x.size).astype(np.bool_), -x, x)
+    return np.asarray(np.where(rng.integers(0, 2, x.size).astype(np.bool_), -x, x))
 
 
-def _distinct(x: Array) -> Array:
-    """Some different points, near the middle of their gaps or not."""
-    return np.unique(x)[:: max(1, np.unique(x).size // VALUES)][:VALUES]
+def _middles(format: FloatFormat, dtype: np.dtype[Any]) -> Array:
+    """Some middles of gaps, from where either way is as likely with any number of random bits."""
+    codes = _binades(format, dtype)
+    inner = decode(codes[:: max(1, codes.size // VALUES)], format, dtype=np.float64)
+    return _held(inner, Places.of(inner, format).outer, np.full(inner.size, 0.5), dtype, format)
 
 
 # ---- points that only some random bit moves -------------------------------------------------------------------------------
@@ -167,7 +170,7 @@ def _bits(cast: Cast, dtype: np.dtype[Any], draws: int, rng: np.random.Generator
     most = min(cast.random_bits, int(np.log2(draws / CERTAIN)))
     codes = _binades(format, dtype)
     for j in range(1, most + 1):
-        size = int(min(draws, 64 * 2**j))
+        size = int(min(draws, 1.4 * CERTAIN * 2**j))
         top = 1 << max(discarded - j, 0)
         if j < discarded and codes.size:
             inner = decode(rng.choice(codes, size), format, dtype=np.float64)
@@ -195,7 +198,7 @@ def _binades(format: FloatFormat, dtype: np.dtype[Any]) -> Array:
     codes = codes.astype(format.code_dtype)
     values = decode(codes, format, dtype=np.float64)
     info = np.finfo(dtype)
-    return codes[(values >= float(info.smallest_normal)) & (2 * values <= float(info.max))]
+    return np.asarray(codes[(values >= float(info.smallest_normal)) & (2 * values <= float(info.max))])
 
 
 def _row(format: FloatFormat, dtype: np.dtype[Any], draws: int) -> Array:
@@ -208,4 +211,3 @@ def _row(format: FloatFormat, dtype: np.dtype[Any], draws: int) -> Array:
     inner = decode(np.array([one]), format, dtype=np.float64)
     x = _held(inner, Places.of(inner, format).outer, np.array([0.5]), dtype, format)
     return np.repeat(x, size)
-

@@ -23,9 +23,11 @@ Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 
 EIGHTHS = 8
-LAGS = (*range(1, 9), *(2**k for k in range(4, 15)), 3 * 2**4, 3 * 2**5, 10, 100, 1000)
-ENOUGH = 256  # draws at different positions, from which a threshold between two ways is no chance
-PROBABILITY, FEWER, MORE = "wrong in stochastic probability", "fewer random bits than named", "more random bits than named"
+PROBABILITY, FEWER, MORE = (
+    "wrong in stochastic probability",
+    "fewer random bits than named",
+    "more random bits than named",
+)
 NOT_RANDOM, ONE_DRAW, BY_VALUE, CORRELATED = (
     "not random", "one draw for all elements", "draws are a function of the value", "correlated draws")  # fmt: skip
 
@@ -67,8 +69,10 @@ class Judge:
         self.chance = given.open & ~self.stray
         self.out = outer & self.chance
         self.p = outward(given.position, cast.random_bits, cast.stochastic)
-        self.cells = self._cells()
-        tests = len(self.cells) + len(LAGS) + 2
+        self.cells = [cell for cell in self._cells() if cell[3].size]
+        self.spoilt = self._spoilt()
+        # Two for each cell (its count and its order), one for the repeated values, one for each distance in the row.
+        tests = 2 * len(self.cells) + 1 + int(np.count_nonzero(given.kind == given.kinds.index(ROW))) // 2
         self.limit = allowed(tests)
         self.chances = self._counted(self.p)
 
@@ -88,7 +92,17 @@ class Judge:
                 at = np.flatnonzero(of_kind)
                 low, high = (self.given.position[at].min(), self.given.position[at].max()) if at.size else (0.0, 1.0)
                 found.append((kind, "+ and -", (float(low), float(high)), at))
-        return [cell for cell in found if cell[3].size]
+        return found
+
+    def _spoilt(self) -> set[str]:
+        """The kinds of input whose counts say nothing, because some of their results cannot be."""
+        kinds = np.unique(self.given.kind[self.stray])
+        found = {f"{self.given.kinds[kind]} {sign}" for kind in kinds for sign, negative in (("+", False), ("-", True))
+                 if (self.stray & (self.given.kind == kind) & (self.given.negative == negative)).any()}  # fmt: skip
+        found |= {f"{self.given.kinds[kind]} + and -" for kind in kinds}
+        x = np.abs(self.given.x.astype(np.float64))
+        beyond = self.stray & np.isfinite(x) & (x > self.cast.format.max) & ~self.given.open
+        return found | ({"overflow +", "overflow -"} if beyond.any() else set())
 
     def _counted(self, p: Array) -> list[Chance]:
         """Each count held against these probabilities."""
@@ -109,14 +123,11 @@ class Judge:
     # ---- faults ---------------------------------------------------------------------------------------------------------
     def faults(self) -> list[Fault]:
         """The gravest first: results that cannot be, then draws that are none, then their probabilities."""
-        found = self._strays()
-        constant = self._constant()
-        found += constant
-        named = {region for fault in constant for region in fault.regions}
-        probabilities = self._probabilities(named)
-        if not constant:
-            found += self._dependent()
-        return found + probabilities
+        constant, named = self._constant()
+        dependent = [] if constant else self._dependent()
+        # Counts of draws that depend on each other say nothing of their probabilities.
+        probabilities = [] if dependent else self._probabilities(named | self.spoilt)
+        return constant + self._strays() + dependent + probabilities
 
     def _strays(self) -> list[Fault]:
         """Results that are neither neighbour, by what they are."""
@@ -140,18 +151,20 @@ class Judge:
         right = reference.as_real(float(of.right[at]))
         got = reference.as_real(float(self.got[at]))
         code = int(self.cast.replace(rounding=Rounding.NEAREST_EVEN).encode(np.float64(of.right[at])))
-        return Counterexample(reference.as_real(float(of.x[at])), self.source.name, got, right, code, "stochastic", name)
+        return Counterexample(
+            reference.as_real(float(of.x[at])), self.source.name, got, right, code, "stochastic", name
+        )
 
-    def _constant(self) -> list[Fault]:
+    def _constant(self) -> tuple[list[Fault], set[str]]:
         """Where the way taken goes by the position in the gap alone, there is no draw, or one for all elements."""
-        ways: dict[tuple[str, str], dict[str, int]] = {}
+        ways: dict[tuple[str, str], list[Chance]] = {}
         for region, sign, position, at in self.cells:
-            if region not in GAPS or position != (0.0, 1.0) or at.size < ENOUGH:
+            if region not in GAPS or position != (0.0, 1.0) or f"{region} {sign}" in self.spoilt:
                 continue
-            if not (way := _threshold(self.given.position[at], self.out[at], self.p[at])):
-                continue
-            ways.setdefault(way, {})[f"{region} {sign}"] = at.size
-        return [Fault(name, detail, regions) for (name, detail), regions in ways.items()]
+            if way := _threshold(self.given.position[at], self.out[at], self.p[at], self.limit):
+                ways.setdefault(way, []).append(Chance(region, sign, position, at.size, 0, 0.0, 0.0, True))
+        named = {f"{one.region} {one.sign}" for ones in ways.values() for one in ones}
+        return [Fault(name, detail, _regions(ones)) for (name, detail), ones in ways.items()], named
 
     def _dependent(self) -> list[Fault]:
         """Draws that depend on each other."""
@@ -173,15 +186,16 @@ class Judge:
         at = np.flatnonzero(self.chance & (self.given.kind == self.given.kinds.index(ROW)))
         if not at.size or (self.p[at] != 0.5).any():
             return []
-        row, worst = self.out[at], (self.limit, 0, 0.0)
-        for lag in (lag for lag in LAGS if lag < row.size // 2):
-            alike = np.count_nonzero(row[lag:] == row[:-lag])
-            far = float(surprise(np.array(alike), np.array(row.size - lag), np.array(0.5)))
-            worst = max(worst, (far, lag, alike / (row.size - lag)))
-        if not worst[1]:
+        lags = np.arange(1, at.size // 2 + 1)
+        pairs = at.size - lags
+        spectrum = np.fft.rfft(np.where(self.out[at], 1.0, -1.0), 2 * at.size)
+        alike = (pairs + np.rint(np.fft.irfft(np.abs(spectrum) ** 2)[lags])) / 2
+        far = surprise(alike, pairs, np.full(pairs.size, 0.5))
+        if far.max() <= self.limit:
             return []
-        apart = "neighbours" if worst[1] == 1 else f"elements {worst[1]:,} apart"
-        return [Fault(CORRELATED, f"{apart} go the same way in {worst[2]:.1%} of cases, not 50%")]
+        worst = int(far.argmax())
+        apart = "neighbours" if worst == 0 else f"elements {lags[worst]:,} apart"
+        return [Fault(CORRELATED, f"{apart} go the same way in {alike[worst] / pairs[worst]:.1%} of cases, not 50%")]
 
     def _probabilities(self, named: set[str]) -> list[Fault]:
         """Wrong probabilities: by another number of random bits or another variant, else by region."""
@@ -192,11 +206,7 @@ class Judge:
             fits = self._counted(outward(self.given.position, bits, variant))
             if not any(one.fails for one in fits if not _is_named(one, named)):
                 return [self._of_bits(bits, variant, wrong)]
-        regions: dict[str, int] = {}
-        for one in wrong:
-            label = f"{one.region} {one.sign}"
-            regions[label] = max(regions.get(label, 0), one.draws)
-        return [Fault(PROBABILITY, str(max(wrong, key=lambda one: one.surprise)), regions)]
+        return [Fault(PROBABILITY, str(max(wrong, key=lambda one: one.surprise)), _regions(wrong))]
 
     def _others(self) -> list[tuple[int, Stochastic]]:
         """Other numbers of random bits of the variant, the largest first, then other variants, then more bits."""
@@ -206,7 +216,7 @@ class Judge:
         return fewer + variants + [(bits, mine) for bits in range(named + 1, 33)]
 
     def _of_bits(self, bits: int, variant: Stochastic, wrong: list[Chance]) -> Fault:
-        regions = {f"{one.region} {one.sign}": one.draws for one in wrong}
+        regions = _regions(wrong)
         if variant is not self.cast.stochastic:
             return Fault("another variant than named", f"variant {variant.value}", regions)
         if bits < self.cast.random_bits:
@@ -232,12 +242,14 @@ class Judge:
     @cached_property
     def _resolved(self) -> tuple[int, bool]:
         """How many random bits would be found to be too few, and whether one more makes no difference at all."""
-        for bits in range(1, self.cast.random_bits):
+        found, alike = 0, self.cast.random_bits
+        while alike - found > 1:
+            bits = (found + alike) // 2
             other = outward(self.given.position, bits, self.cast.stochastic)
-            if not any(self._tells(at, other) for *_, at in self.cells):
-                every = np.concatenate([at for *_, at in self.cells] or [np.zeros(0, np.intp)])
-                return bits - 1, bool((other[every] == self.p[every]).all())
-        return self.cast.random_bits - 1, False
+            told = any(self._tells(at, other) for *_, at in self.cells)
+            found, alike = (bits, alike) if told else (found, bits)
+        other = outward(self.given.position, alike, self.cast.stochastic)
+        return found, bool((other == self.p)[self.chance].all())
 
     def _tells(self, at: Array, other: Array) -> bool:
         """Whether the counts that other probabilities would give are far enough from what is expected."""
@@ -255,11 +267,17 @@ def _is_named(one: Chance, named: set[str]) -> bool:
     return f"{one.region} {one.sign}" in named or (bool(named) and one.region not in GAPS)
 
 
-def _threshold(position: Array, out: Mask, p: Array) -> tuple[str, str] | None:
-    """The name of a conversion that goes by the position alone, where these draws are of one."""
+def _threshold(position: Array, out: Mask, p: Array, limit: float) -> tuple[str, str] | None:
+    """The name of a conversion that goes by the position alone, where these draws are of one.
+
+    Of n draws there are n + 1 outcomes that go by the position; a right converter gives one whose own probability is below
+    exp(-limit) / (n + 1) with a chance of at most exp(-limit).
+    """
     left = (p > 0) & (p < 1)
     position, out = position[left], out[left]
-    if position.size < ENOUGH or np.unique(position).size < 2:
+    if np.unique(position).size < 2 or -np.log(np.where(out, p[left], 1 - p[left])).sum() < limit + np.log(
+        out.size + 1
+    ):
         return None
     if not out.any() or out.all():
         return NOT_RANDOM, "rounds away from zero" if out.all() else "truncates"
@@ -268,7 +286,7 @@ def _threshold(position: Array, out: Mask, p: Array) -> tuple[str, str] | None:
         return None
     if last <= 0.5 <= first or abs(first - 0.5) < 1 / 64 > abs(last - 0.5):
         return NOT_RANDOM, "rounds to nearest"
-    return ONE_DRAW, f"outward from {(first + last) / 2:.4f} of a gap on"
+    return ONE_DRAW, f"outward from {(first + last) / 2:.2f} of a gap on"
 
 
 def _inside(of: Evidence, exact: Mask) -> None:
@@ -277,18 +295,34 @@ def _inside(of: Evidence, exact: Mask) -> None:
     with np.errstate(invalid="ignore"):
         turned = (np.signbit(of.got) != np.signbit(of.x)) & (of.got != 0) & (of.x != 0) & of.cast.format.signed
         anywhere = inside | of.among("overflow", "infinity")
-        of.name(anywhere & of.open & turned & ~np.isnan(of.got), "wrong sign",
-                "negative numbers become positive" if np.signbit(of.x[turned & of.open]).all() else "")  # fmt: skip
+        turned &= anywhere & of.open & ~np.isnan(of.got)
+        if turned.any():
+            zeros = inside & of.open & (of.got == 0) & (np.signbit(of.got) != np.signbit(of.x))
+            of.name(turned | zeros, "wrong sign",
+                    "negative numbers become positive" if np.signbit(of.x[turned]).all() else "")  # fmt: skip
         of.name(inside & of.open & np.isnan(of.got), "finite to NaN")
         of.name(inside & of.open & np.isinf(of.got), "finite to infinity")
         nothing = inside & of.open & (of.got == 0)
         of.name(nothing & (of.right == 0), "loses -0" if of.cast.format.negative_zero else "makes -0")
         small = of.places.magnitude < of.cast.format.smallest_normal
-        of.name(nothing & small, "flushes subnormal results")
-        of.name(nothing & ~small, "finite to zero")
+        of.name(nothing & small & of.open, "flushes subnormal results")
+        of.name(nothing & ~small & of.open, "finite to zero")
         off = (Places.of(of.got, of.cast.format).position != 0) & np.isfinite(of.got) & (of.got != 0)
         of.name(inside & of.open & off, "off-grid result")
         of.name(of.among("tie", "subnormal", "normal") & of.open & exact, "moves exact values")
+
+
+def _regions(ones: list[Chance]) -> dict[str, int]:
+    """Where these counts were made, with their draws; the sign where it is one alone."""
+    found: dict[str, int] = {}
+    for base in dict.fromkeys(one.region.partition(",")[0] for one in ones):
+        mine = [one for one in ones if one.region.partition(",")[0] == base]
+        signs = {one.sign for one in mine}
+        word = {"+": "positive ", "-": "negative "}[signs.pop()] if signs in ({"+"}, {"-"}) else ""
+        found[word + base] = sum(
+            max(one.draws for one in mine if one.sign == sign) for sign in {one.sign for one in mine}
+        )
+    return found
 
 
 def _counts(regions: Array) -> dict[str, int]:
