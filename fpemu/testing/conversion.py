@@ -57,8 +57,7 @@ def check_conversion(
     target: a format or a Cast.
     source: what the inputs come in: float64, float32, or any format of at most 16 bits.
     exhaustive: try all 2**32 inputs of float32 (of a source of at most 16 bits all are tried anyway).
-    takes: "values" (float16, float32 or float64, whichever holds them), "codes" of the source, "ml_dtypes" arrays, or
-        "torch" tensors on the CPU.
+    takes: "values" (the narrowest of float16, float32 and float64), "codes", "ml_dtypes" arrays, or "torch" tensors.
     forbid_mutation: whether it is a fault to write to the argument.
     layouts: also try arrays that are not contiguous, transposed, reversed, read-only, byte-swapped, empty and 0-d: a
         wrong result is a fault, an exception is only noted.
@@ -91,16 +90,13 @@ def check_conversion(
     if exhaustive and of.bits > 32:
         raise ValueError(f"{of.name} has 2**{of.bits} inputs: exhaustive is for float32 and narrower sources")
     check = _Check(Subject(function, cast.format), of, cast)
-    every = exhaustive or of.bits <= EXHAUSTIVE_BITS
     wide = of.bits > EXHAUSTIVE_BITS
     check.try_sample(of.chosen(cast.format, seed) if wide else next(of.all()))
     if wide and exhaustive:
-        check.forget_counts()
-        for bits in _shown(of.all(), 1 << of.bits, progress):
-            check.add(bits)
+        check.try_all(progress)
     if layouts:
         check.try_layouts()
-    return check.report(every, forbid_mutation)
+    return check.report(exhaustive or not wide, forbid_mutation)
 
 
 @formats_by_name(_LINE.replace("check_", "assert_"), 2)
@@ -164,9 +160,11 @@ class _Check:
             if changed.size:
                 self.first.append(self._changeable(again, changed, NOT_ELEMENTWISE, ", among others "))
 
-    def forget_counts(self) -> None:
-        """Count from here on: what was tried will be tried again."""
+    def try_all(self, progress: bool) -> None:
+        """Try all inputs, and count those alone."""
         self.tried = self.failing = 0
+        for bits in _shown(self.source.all(), 1 << self.source.bits, progress):
+            self.add(bits)
 
     def _unlike(self, seen: Seen, got: NDArray[Any]) -> NDArray[np.intp]:
         self.second = got
