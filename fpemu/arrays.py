@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.naming import formats_by_name
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast, as_random_bits
 from fpemu.targets.dispatch import on_device
 from fpemu.targets.environment import in_default_environment
@@ -139,11 +140,12 @@ def decode(
     return result
 
 
+@formats_by_name('fp.cast(codes, source="e4m3", target="e5m2")', 1)
 def cast(
     codes: ArrayLike,
+    *,
     target: FormatLike,
     source: FloatFormat | str | None = None,
-    *,
     rounding: Rounding | str | None = None,
     overflow: Overflow | str | None = None,
     subnormals: Subnormals | str | None = None,
@@ -155,10 +157,18 @@ def cast(
     offset: int = 0,
     out: Codes | None = None,
 ) -> Codes:
-    """Codes of one format to codes of another; parameters and errors as for ``encode`` and ``decode``.
+    """Codes of one format to codes of another: ``fp.cast(codes, source="e4m3", target="e5m2")``.
 
-    ``source`` may be left out for ml_dtypes arrays.  A source with finite values that float64 cannot hold is a
-    ValueError.
+    Parameters
+    ----------
+    codes: as for ``decode``.
+    target: as ``format`` of ``encode``, whose policies, ``seed``, ``offset`` and ``out`` it takes too.
+    source: what they are codes of; may be left out for ml_dtypes arrays.
+
+    Raises
+    ------
+    TypeError, ValueError: as ``encode`` and ``decode``; a format by position; a source with finite values that float64
+        cannot hold.
     """
     bits, from_format = _codes(codes, source)
     if random_bits is not None and type(random_bits) is not int:

@@ -24,6 +24,7 @@ from fractions import Fraction
 import numpy as np
 
 from fpemu.formats import FloatFormat, as_format
+from fpemu.naming import formats_by_name
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
 from fpemu.targets.environment import in_default_environment
 
@@ -386,8 +387,13 @@ class Explanation:
 
 
 @in_default_environment
+@formats_by_name('reference.encode(x, "e4m3", source="float32")', 3)
 def encode(
-    x: object, cast: Cast | FloatFormat | str, random_word: int | None = None, source: FloatFormat | str | None = None
+    x: object,
+    cast: Cast | FloatFormat | str,
+    random_word: int | None = None,
+    *,
+    source: FloatFormat | str | None = None,
 ) -> int:
     """The code of a value.
 
@@ -404,18 +410,23 @@ def encode(
     ValueError: NaN for a format without NaN and no policy that names another result; a missing random word.
     TypeError: another type of x.
     """
-    return explain(x, cast, random_word, source).code
+    return explain(x, cast, random_word, source=source).code
 
 
 @in_default_environment
+@formats_by_name('reference.explain(x, "e4m3", source="float32")', 3)
 def explain(
-    x: object, cast: Cast | FloatFormat | str, random_word: int | None = None, source: FloatFormat | str | None = None
+    x: object,
+    cast: Cast | FloatFormat | str,
+    random_word: int | None = None,
+    *,
+    source: FloatFormat | str | None = None,
 ) -> Explanation:
     """``encode`` with the steps taken.  Parameters and errors as there."""
     cast, real = as_cast(cast), as_real(x)
     if cast.via is not None:
-        first = explain(x, cast.via, random_word, source)
-        then = explain(first.value, cast.replace(via=None), random_word, cast.via.format)
+        first = explain(x, cast.via, random_word, source=source)
+        then = explain(first.value, cast.replace(via=None), random_word, source=cast.via.format)
         return replace(then, x=real, via=first)
     code, rule, gap = _decide(real, cast, random_word, _source_emin(x, source))
     nan = isinstance(real, float) and math.isnan(real)

@@ -25,6 +25,7 @@ def operate(
     operation: str,
     codes: Sequence[int],
     cast: Cast | FloatFormat | str,
+    *,
     sources: Sequence[FloatFormat | str] | None = None,
     random_word: int | None = None,
 ) -> int:
@@ -41,8 +42,8 @@ def operate(
     cast = as_cast(cast)
     formats = [cast.format] * len(codes) if sources is None else [as_format(source) for source in sources]
     if cast.via is not None:
-        between = operate(operation, codes, cast.via, formats, random_word)
-        return encode(value(between, cast.via.format), cast.replace(via=None), random_word, cast.via.format)
+        between = operate(operation, codes, cast.via, sources=formats, random_word=random_word)
+        return encode(value(between, cast.via.format), cast.replace(via=None), random_word, source=cast.via.format)
     flush = cast.subnormals is Subnormals.FLUSH_INPUT
     operands = [opened(code, format, flush) for code, format in zip(codes, formats, strict=True)]
     return encode(OPERATIONS[operation](*operands, cast.rounding is Rounding.DOWN), cast, random_word)
@@ -202,6 +203,7 @@ def compare(a: Real, b: Real) -> int:
 def accumulate(
     terms: Sequence[Sequence[int]],
     cast: Cast | FloatFormat | str,
+    *,
     sources: Sequence[FloatFormat | str],
     order: str = "sequential",
     chunk: int = 0,

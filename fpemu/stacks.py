@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.naming import formats_by_name
 from fpemu.policies import Cast
 
 
@@ -51,22 +52,25 @@ class Stack:
     references: tuple[str, ...]
     rows: tuple[Row, ...]
 
-    def cast(self, target: FloatFormat | str, source: FloatFormat | str = "float32") -> Cast:
-        """What the stack does from a source to a target.
+    @formats_by_name('stack.cast(target="e4m3", source="float64")', 2)
+    def cast(self, target: FloatFormat | str, *, source: FloatFormat | str = "float32") -> Cast:
+        """What the stack does to a target from a source, which goes by name.
 
         Raises ValueError, listing what is covered, for a pair that the stack does not offer or no Cast describes, and
         for unknown formats.
         """
-        row = self.row(target, source)
+        row = self.row(target, source=source)
         if row.policies is None:
             raise ValueError(f"{self.name}: no Cast describes {_name(source)} to {_name(target)}: {row.note}")
         return Cast(row.format or _name(target), **row.policies)
 
-    def note(self, target: FloatFormat | str, source: FloatFormat | str = "float32") -> str:
+    @formats_by_name('stack.note(target="e4m3", source="float64")', 2)
+    def note(self, target: FloatFormat | str, *, source: FloatFormat | str = "float32") -> str:
         """What a user should know of that conversion; ValueError as for ``cast``."""
-        return self.row(target, source).note
+        return self.row(target, source=source).note
 
-    def row(self, target: FloatFormat | str, source: FloatFormat | str = "float32") -> Row:
+    @formats_by_name('stack.row(target="e4m3", source="float64")', 2)
+    def row(self, target: FloatFormat | str, *, source: FloatFormat | str = "float32") -> Row:
         """The row of a pair; ValueError where the stack has none."""
         to, of = _name(target), _name(source)
         found = self._index.get((of, to))

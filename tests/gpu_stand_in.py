@@ -121,7 +121,7 @@ def torch(part: Conversion, inputs: Codes) -> Codes:
 
 
 def ours(part: Conversion, inputs: Codes) -> Codes:
-    codes = fp.cast(inputs, part.target, part.source)
+    codes = fp.cast(inputs, source=part.source, target=part.target)
     return codes if part.holder == part.target else codes.astype(np.uint32) << np.uint32(13)
 
 

@@ -385,7 +385,7 @@ def check_by_definition(
     word_of = words(seed, range(count), cast.random_bits) if random_words else [None] * count
     found = operation(op, tuple(codes), cast, source=sources, seed=seed)
     right = [
-        definition.operate(op, [int(c) for c in one], cast, sources, word)
+        definition.operate(op, [int(c) for c in one], cast, sources=sources, random_word=word)
         for one, word in zip(zip(*codes, strict=True), word_of, strict=True)
     ]
     wrong = [i for i in range(count) if int(found[i]) != right[i]]

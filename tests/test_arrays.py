@@ -98,7 +98,9 @@ def test_layouts_of_codes(base: Array, layout: str) -> None:
         given = LAYOUTS[layout](codes)
         same = np.ascontiguousarray(given).astype(codes.dtype)
         np.testing.assert_array_equal(fp.decode(given, name), fp.decode(same, name))
-        np.testing.assert_array_equal(fp.cast(given, target, name), fp.cast(same, target, name))
+        np.testing.assert_array_equal(
+            fp.cast(given, source=name, target=target), fp.cast(same, source=name, target=target)
+        )
 
 
 @pytest.mark.nojit
@@ -112,7 +114,7 @@ def test_zero_dimensions_give_scalars() -> None:
         assert value.dtype == np.asarray(x).dtype
     assert isinstance(fp.decode(np.uint8(0x39), "e4m3"), np.float32)
     assert fp.decode(0x39, "e4m3") == 1.125
-    assert fp.cast(np.uint8(0x39), "fp16", "e4m3") == 0x3C80
+    assert fp.cast(np.uint8(0x39), source="e4m3", target="fp16") == 0x3C80
     out = np.zeros((), np.uint8)
     fp.encode(1.1, "e4m3", out=out)
     assert out == 0x39
@@ -177,7 +179,7 @@ def test_out_is_written_and_returned(base: Array) -> None:
     values = np.empty(base.shape, np.float32)
     assert fp.decode(right, "e4m3", out=values) is values
     np.testing.assert_array_equal(values, fp.decode(right, "e4m3"))
-    assert fp.cast(right, "fp16", "e4m3", out=np.empty(base.shape, np.uint16)).dtype == np.uint16
+    assert fp.cast(right, source="e4m3", target="fp16", out=np.empty(base.shape, np.uint16)).dtype == np.uint16
 
 
 @pytest.mark.nojit
@@ -196,8 +198,8 @@ def test_in_place(base: Array) -> None:
             assert fp.quantize(x, "e4m3", out=x) is x
             np.testing.assert_array_equal(x, right)
     codes = fp.encode(base, "e4m3")
-    right = fp.cast(codes, "e5m2", "e4m3")
-    np.testing.assert_array_equal(fp.cast(codes, "e5m2", "e4m3", out=codes), right)
+    right = fp.cast(codes, source="e4m3", target="e5m2")
+    np.testing.assert_array_equal(fp.cast(codes, source="e4m3", target="e5m2", out=codes), right)
 
 
 @pytest.mark.nojit
@@ -258,7 +260,7 @@ def test_threads_do_not_matter(size: int, threads: None) -> None:
         lambda: fp.quantize(x, "bf16"),
         lambda: fp.quantize(x.astype(np.float16), "e5m2", dtype=np.float64),
         lambda: fp.decode((np.arange(size) % 65536).astype(np.uint16), "bf16"),
-        lambda: fp.cast((np.arange(size) % 256).astype(np.uint8), "e5m2", "e4m3"),
+        lambda: fp.cast((np.arange(size) % 256).astype(np.uint8), source="e4m3", target="e5m2"),
     ]
     for job in jobs:
         results = []
@@ -283,7 +285,7 @@ def test_writing_past_the_cache_does_not_matter(shift: int, monkeypatch: pytest.
         (np.uint8, lambda out: fp.encode(x, "e4m3", rounding="stochastic", seed=3, offset=11, out=out)),
         (np.uint16, lambda out: fp.encode(x, "bf16", rounding="down", out=out)),
         (np.uint16, lambda out: fp.encode(wide, "fp16", via="float32", out=out)),
-        (np.uint8, lambda out: fp.cast(e5m2, "e4m3", "e5m2", out=out)),
+        (np.uint8, lambda out: fp.cast(e5m2, source="e5m2", target="e4m3", out=out)),
         (np.float32, lambda out: fp.decode(e5m2, "e5m2", out=out)),
         (np.float64, lambda out: fp.quantize(wide, "e5m2", out=out)),
     ]
@@ -379,9 +381,9 @@ def test_ml_dtypes_arrays_bring_their_format(name: str) -> None:
     np.testing.assert_array_equal(fp.decode(theirs), fp.decode(codes, name))
     np.testing.assert_array_equal(fp.decode(theirs, name), fp.decode(codes, name))
     nan = "canonical"
-    np.testing.assert_array_equal(fp.cast(theirs, "fp32", nan=nan), fp.cast(codes, "fp32", name))
-    np.testing.assert_array_equal(fp.encode(theirs, "fp32"), fp.cast(codes, "fp32", name))
-    np.testing.assert_array_equal(fp.encode(theirs[::-3], "fp32"), fp.cast(codes[::-3], "fp32", name))
+    np.testing.assert_array_equal(fp.cast(theirs, target="fp32", nan=nan), fp.cast(codes, source=name, target="fp32"))
+    np.testing.assert_array_equal(fp.encode(theirs, "fp32"), fp.cast(codes, source=name, target="fp32"))
+    np.testing.assert_array_equal(fp.encode(theirs[::-3], "fp32"), fp.cast(codes[::-3], source=name, target="fp32"))
     back = fp.as_ml_dtype(codes, name)
     assert back.dtype == dtype
     assert np.shares_memory(back, codes)
@@ -460,7 +462,7 @@ def test_bad_codes() -> None:
     with pytest.raises(ValueError, match="float64 cannot hold"):
         fp.decode(np.array([1], np.uint16), "binary16p1se")
     with pytest.raises(ValueError, match="float64 cannot hold"):
-        fp.cast(np.array([1], np.uint16), "e4m3", "binary16p1se")
+        fp.cast(np.array([1], np.uint16), source="binary16p1se", target="e4m3")
 
 
 @pytest.mark.nojit

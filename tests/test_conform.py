@@ -21,7 +21,7 @@ pytest.importorskip("ml_dtypes")
 
 
 def _like(stack: str, **policies: Any) -> Any:
-    return lambda source, target: lambda x: fp.encode(x, fp.STACKS[stack].cast(target, source), **policies)
+    return lambda source, target: lambda x: fp.encode(x, fp.STACKS[stack].cast(target, source=source), **policies)
 
 
 def _raises(source: str, target: str) -> Any:
@@ -51,7 +51,7 @@ CASES = [
 def test_verdicts(
     convert: Any, source: str, target: str, verdict: str, standard: str | None, fault: str | None
 ) -> None:
-    outcome = examine(fake(convert), source, target)
+    outcome = examine(fake(convert), source=source, target=target)
     assert (outcome.verdict, outcome.standard) == (verdict, standard)
     assert fault is None or (outcome.shown is not None and outcome.shown.fault == fault and fault in told(outcome))
     if verdict == FAILED:

@@ -276,7 +276,7 @@ def test_cast_between_formats_rounds_the_exact_value_once(names: tuple[str, ...]
         for target in (FORMATS[name] for name in names):
             to = Cast(target, rng.choice(np.array(DETERMINISTIC)), "saturate", nan=any_nan(target))
             right = [reference.encode(reference.value(c, source), to, source=source) for c in codes]
-            np.testing.assert_array_equal(fp.cast(codes, to, source), right, err_msg=f"{source} to {to}")
+            np.testing.assert_array_equal(fp.cast(codes, source=source, target=to), right, err_msg=f"{source} to {to}")
 
 
 # ---- with and without the compiler ----------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_decode_and_cast(name: str) -> None:
     codes = np.arange(0, 1 << format.bits, step, dtype=np.uint64).astype(format.code_dtype)
     for dtype in ("float32", "float64"):
         same(through(fp.decode)(codes, format, dtype=dtype), fp.decode(codes, format, dtype=dtype))
-    same(through(fp.cast)(codes, "float16", format), fp.cast(codes, "float16", format))
+    same(through(fp.cast)(codes, source=format, target="float16"), fp.cast(codes, source=format, target="float16"))
     if FORMATS["float16"].holds(format):
         same(through(fp.decode)(codes, format, dtype="float16"), fp.decode(codes, format, dtype="float16"))
 
@@ -97,14 +97,14 @@ def test_formats_that_decode_by_a_table(name: str) -> None:
     codes = np.arange(0, 1 << format.bits, max(1, (1 << format.bits) // FEW)).astype(format.code_dtype)
     if format.holds_in_float64:
         same(through(fp.decode)(codes, format, dtype="float64"), fp.decode(codes, format, dtype="float64"))
-        same(through(fp.cast)(codes, "bf16", format), fp.cast(codes, "bf16", format))
+        same(through(fp.cast)(codes, source=format, target="bf16"), fp.cast(codes, source=format, target="bf16"))
 
 
 def test_a_wide_format_goes_by_the_host() -> None:
     format = fp.FloatFormat.ieee(5, 26)  # more significant bits than the kernel decodes
     codes = np.arange(0, 1 << 32, (1 << 32) // 150, dtype=np.uint64).astype(np.uint32)
     same(through(fp.decode)(codes, format), fp.decode(codes, format))
-    same(through(fp.cast)(codes, "e5m2", format), fp.cast(codes, "e5m2", format))
+    same(through(fp.cast)(codes, source=format, target="e5m2"), fp.cast(codes, source=format, target="e5m2"))
 
 
 def test_float16_input() -> None:
@@ -320,7 +320,7 @@ def test_torch_tensors(torch_on_device: Any) -> None:
     same(fp.encode(narrow, "e4m3").cpu().numpy(), fp.encode(narrow.float().cpu().numpy(), "e4m3"))
     fp8 = codes.view(torch.float8_e4m3fn)
     same(fp.decode(fp8).cpu().numpy(), fp.decode(fp.encode(x, "e4m3"), "e4m3"))
-    same(fp.cast(fp8, "e5m2").cpu().numpy(), fp.cast(fp.encode(x, "e4m3"), "e5m2", "e4m3"))
+    same(fp.cast(fp8, target="e5m2").cpu().numpy(), fp.cast(fp.encode(x, "e4m3"), source="e4m3", target="e5m2"))
     last = tensor.to(memory_format=torch.channels_last)
     kept = fp.encode(last, "e4m3")
     assert kept.stride() == last.stride()
@@ -373,10 +373,16 @@ def test_more_than_2_to_the_32_elements() -> None:
         pytest.skip("too little memory")
     codes = torch.zeros(size, dtype=torch.uint8, device="cuda")
     codes[-1000:] = torch.arange(1000, device="cuda").to(torch.uint8)
-    narrow = fp.cast(codes, "e5m2", "e4m3")
-    same(narrow[-1000:].cpu().numpy(), fp.cast(codes[-1000:].cpu().numpy(), "e5m2", "e4m3"))
-    random = fp.cast(codes, "e2m1", "e4m3", rounding="stochastic", nan="max", seed=1)
+    narrow = fp.cast(codes, source="e4m3", target="e5m2")
+    same(narrow[-1000:].cpu().numpy(), fp.cast(codes[-1000:].cpu().numpy(), source="e4m3", target="e5m2"))
+    random = fp.cast(codes, source="e4m3", target="e2m1", rounding="stochastic", nan="max", seed=1)
     tail = fp.cast(
-        codes[-1000:].cpu().numpy(), "e2m1", "e4m3", rounding="stochastic", nan="max", seed=1, offset=1 << 32
+        codes[-1000:].cpu().numpy(),
+        source="e4m3",
+        target="e2m1",
+        rounding="stochastic",
+        nan="max",
+        seed=1,
+        offset=1 << 32,
     )
     same(random[-1000:].cpu().numpy(), tail)

@@ -35,8 +35,8 @@ MADE = {
     "signed": replace(ENGINES["b200.tcgen05.e4m3.mxf8f6f4.fp32"], name="signed", scaling=Scaling(fp.FORMATS["e4m3"], 32)),
     "promoted": promoted(ENGINES["hopper.wgmma.e4m3.fp32"], 64),
     "promoted by one": promoted(ENGINES["ampere.mma.fp16.fp16"], 8),
-    "reaching": chain(fp.FloatFormat.ieee(7, 8), "fp16"),
-    "short of others": chain("bf16", ("e5m2", "bf16")),
+    "reaching": chain(fp.FloatFormat.ieee(7, 8), inputs="fp16"),
+    "short of others": chain("bf16", inputs=("e5m2", "bf16")),
 }  # fmt: skip
 BLOCKS = (
     "volta.mma.fp16.fp32", "ampere.mma.bf16.fp32", "hopper.mma.tf32.fp32", "ada.mma.e4m3xe5m2.fp16", "hopper.mma.e4m3.fp16",

@@ -237,7 +237,7 @@ def test_a_tiny_accumulator_decides_a_tie() -> None:
     """The case of kernels/chain.py: a product half way between two BF16 values, beside what float64 would lose."""
     a, b = np.array([[1 + 2.0**-8]]), np.array([[1.0]])
     for inputs in ("fp16", "fp32"):  # the second by no fast loop
-        engine = chain("bf16", inputs)
+        engine = chain("bf16", inputs=inputs)
         for c, wanted in ((2.0**-80, 1 + 2.0**-7), (0.0, 1.0), (-(2.0**-80), 1.0)):
             assert matmul(a, b, np.array([[c]]), engine=engine) == wanted
     # The products of two BF16 values that are midpoints, over the binades.
@@ -308,7 +308,7 @@ def test_the_exponents_of_a_short_accumulator_may_be_its_own() -> None:
     format = fp.FloatFormat.ieee(7, 8, bias=127)
     rng = generator("own range")
     for fused in (True, False):
-        engine = chain(format, "bf16", fused=fused)
+        engine = chain(format, inputs="bf16", fused=fused)
         for scale in (2.0**-40, 2.0**-3, 1.0):
             a, b = (fp.encode(scale * rng.standard_normal(shape), "bf16") for shape in ((4, 9), (9, 4)))
             compare(engine, a, b, None)
@@ -360,7 +360,7 @@ def test_blocks_that_narrow_lanes_do_not_hold() -> None:
 def test_a_product_below_the_last_place_of_float32(k: int) -> None:
     """32767.5 in units of 2**-149 beside the smallest bfloat16: just less than halfway to the next, which float32 does not hold."""
     source = fp.FloatFormat.ieee(8, 10)
-    engine = chain("bf16", source)
+    engine = chain("bf16", inputs=source)
     a, b = fp.encode(np.zeros((1, k)), source), fp.encode(np.zeros((k, 1)), source)
     a[0, 0], b[0, 0] = fp.encode(510 * 2.0**-70, source), fp.encode(257 * 2.0**-81, source)
     compare(engine, a, b, np.array([[1]], np.uint16))

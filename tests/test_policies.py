@@ -195,9 +195,11 @@ def test_flush_input_looks_at_the_source() -> None:
     assert fp.encode(-(2.0**-130), "bf16", **policy) == fp.encode(-(2.0**-130), "bf16")
     assert fp.encode(np.float64(2**-1040), "binary16p5se", rounding="up", **policy) == 0
     subnormal = np.array([1, 0x81], np.uint8)
-    assert fp.cast(subnormal, "fp16", "e4m3", **policy).tolist() == [0, 0x8000]
-    assert fp.cast(subnormal, "fp16", "e4m3").tolist() == [0x1800, 0x9800]
-    assert fp.cast(np.array([0], np.uint8), "fp32", "e8m0", **policy).tolist() == [0x00400000], "e8m0 has none"
+    assert fp.cast(subnormal, source="e4m3", target="fp16", **policy).tolist() == [0, 0x8000]
+    assert fp.cast(subnormal, source="e4m3", target="fp16").tolist() == [0x1800, 0x9800]
+    assert fp.cast(np.array([0], np.uint8), source="e8m0", target="fp32", **policy).tolist() == [0x00400000], (
+        "e8m0 has none"
+    )
 
 
 # ---- NaN -------------------------------------------------------------------------------------------------------------
@@ -298,7 +300,7 @@ def test_via_is_two_conversions(name: str) -> None:
             cast = Cast(name, rounding, via=via)
             assert cast.via is not None
             first = fp.encode(x, cast.via)
-            then = fp.cast(first, cast.replace(via=None), cast.via.format)
+            then = fp.cast(first, source=cast.via.format, target=cast.replace(via=None))
             np.testing.assert_array_equal(fp.encode(x, cast), then)
             check(x[:: max(x.size // 100, 1)], cast)
 

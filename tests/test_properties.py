@@ -205,9 +205,9 @@ def finite(x: np.ndarray[Any, Any], cast: Cast) -> None:
 def widening_is_exact(x: np.ndarray[Any, Any], cast: Cast) -> None:
     """Codes cast to float32 keep their value, and come back."""
     codes = fp.encode(x, cast)
-    wide = fp.cast(codes, "fp32", cast.format)
+    wide = fp.cast(codes, source=cast.format, target="fp32")
     np.testing.assert_array_equal(fp.decode(wide, "fp32"), fp.decode(codes, cast.format))
-    np.testing.assert_array_equal(fp.cast(wide, cast.format, "fp32"), codes)
+    np.testing.assert_array_equal(fp.cast(wide, source="fp32", target=cast.format), codes)
 
 
 CLAMPING = (O.SATURATE, O.PROPAGATE)

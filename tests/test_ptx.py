@@ -118,7 +118,7 @@ def matrix_products() -> dict[Kernel, tuple[Any, ...]]:
     """The grids of all engines that have one, and what they are made of but for plans and the widths of codes."""
     promoting = [promoted(ENGINES[name], 128) for name in ("hopper.wgmma.e4m3.fp32", "ampere.mma.fp16.fp16")]
     found = {}
-    for engine in (*ENGINES.values(), *promoting, fp.engines.chain(fp.FloatFormat.ieee(7, 8), "fp16")):
+    for engine in (*ENGINES.values(), *promoting, fp.engines.chain(fp.FloatFormat.ieee(7, 8), inputs="fp16")):
         if isinstance(engine.arithmetic, BlockSum):
             facts = device_matmul.facts_of(engine)
             found[Kernel(cuda_matmul.block_sum_grid, facts)] = facts[:6]

@@ -32,7 +32,7 @@ E4M3 = {  # what 464, 465, 10^5 and infinity become; 464 is the tie between 448 
 
 
 def value(x: float, stack: str, target: str, source: str = "float32") -> float:
-    cast = STACKS[stack].cast(target, source)
+    cast = STACKS[stack].cast(target, source=source)
     ours = fp.decode(fp.encode(np.array([x], source), cast), cast.format, dtype=np.float64)[0]
     assert np.array_equal(ours, float(reference.value(reference.encode(x, cast), cast.format)), equal_nan=True)
     return float(ours)
@@ -97,13 +97,13 @@ def test_every_row_is_a_cast_or_says_why_not() -> None:
     for stack in STACKS.values():
         assert stack.what and stack.references and len(stack) == len(list(stack)) > 0
         for source, target in stack:
-            row = stack.row(target, source)
+            row = stack.row(target, source=source)
             if row.policies is not None:
-                assert stack.cast(target, source).format.holds_in_float64
+                assert stack.cast(target, source=source).format.holds_in_float64
                 continue
             assert row.note
             with pytest.raises(ValueError, match="no Cast describes"):
-                stack.cast(target, source)
+                stack.cast(target, source=source)
 
 
 def test_what_is_not_there_is_told() -> None:
@@ -112,5 +112,5 @@ def test_what_is_not_there_is_told() -> None:
     with pytest.raises(ValueError, match="numpy has no float8_e4m3fn; its targets: float16, float32"):
         STACKS["numpy"].cast("e4m3")
     with pytest.raises(ValueError, match="qpytorch takes float8_e4m3fn from float32, not from float64"):
-        STACKS["qpytorch"].cast("e4m3", "float64")
+        STACKS["qpytorch"].cast("e4m3", source="float64")
     assert STACKS["jax"] is STACKS["xla"] and _name("fp64") == "float64"

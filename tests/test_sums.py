@@ -60,12 +60,12 @@ def right_sums(
         definition.accumulate(
             [tuple(int(x[row, k]) for x in operands) for k in range(terms)],
             cast,
-            sources,
-            parsed.name,
-            parsed.chunk,
-            product,
-            None if initial is None else int(initial[row]),
-            words_of(row),
+            sources=sources,
+            order=parsed.name,
+            chunk=parsed.chunk,
+            product=product,
+            initial=None if initial is None else int(initial[row]),
+            words=words_of(row),
         )
         for row in range(operands[0].shape[0])
     ]

@@ -102,11 +102,17 @@ def test_what_the_recorder_asks_of_torch(name: str) -> None:
 def test_check_conversion_takes_tensors_and_what_they_become(source: str, target: str, overflow: str) -> None:
     from fpemu.testing import check_conversion
 
-    report = check_conversion(lambda x: x.to(getattr(torch, target)), source, target, takes="torch", overflow=overflow)
+    report = check_conversion(
+        lambda x: x.to(getattr(torch, target)), source=source, target=target, takes="torch", overflow=overflow
+    )
     assert report.conforms, report
     # Values as well as codes, and tensors of what were arrays.
     as_values = check_conversion(
-        lambda x: x.to(getattr(torch, target)).to(torch.float64), source, target, takes="torch", overflow=overflow
+        lambda x: x.to(getattr(torch, target)).to(torch.float64),
+        source=source,
+        target=target,
+        takes="torch",
+        overflow=overflow,
     )
     assert as_values.conforms, as_values
 
@@ -115,15 +121,15 @@ def test_a_wrong_conversion_of_tensors_is_told() -> None:
     from fpemu.testing import NotAConversion, check_conversion
 
     report = check_conversion(
-        lambda x: x.to(torch.float8_e4m3fn), "float64", "e4m3", takes="torch", overflow="saturate"
+        lambda x: x.to(torch.float8_e4m3fn), source="float64", target="e4m3", takes="torch", overflow="saturate"
     )
     assert report.fault == "double rounding"
     with pytest.raises(NotAConversion, match="it returns float8_e5m2, not float8_e4m3fn"):
-        check_conversion(lambda x: x.to(torch.float8_e5m2), "float32", "e4m3", takes="torch")
+        check_conversion(lambda x: x.to(torch.float8_e5m2), source="float32", target="e4m3", takes="torch")
     with pytest.raises(NotAConversion, match=r"it raised ZeroDivisionError for a tensor of [\d,]+ torch.float32"):
-        check_conversion(lambda x: 1 // 0, "float32", "e4m3", takes="torch")
+        check_conversion(lambda x: 1 // 0, source="float32", target="e4m3", takes="torch")
     with pytest.raises(ValueError, match="torch has no dtype for float6_e2m3fn"):
-        check_conversion(lambda x: x, "float6_e2m3fn", "e4m3", takes="torch")
+        check_conversion(lambda x: x, source="float6_e2m3fn", target="e4m3", takes="torch")
 
 
 @pytest.mark.parametrize("rows", [64, 4096])  # whole arrays, and the compiled pass

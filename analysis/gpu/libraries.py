@@ -41,7 +41,7 @@ def fpemu_codes(part: Conversion, first: int, stop: int) -> Codes:
     if part.source.name in ("float32", "float16"):
         codes = fpemu.encode(cuda.to_device(inputs.view(part.source.name)), part.target)
     else:
-        codes = fpemu.cast(cuda.to_device(inputs), part.target, part.source)
+        codes = fpemu.cast(cuda.to_device(inputs), source=part.source, target=part.target)
     host = to_host(codes)
     if part.holder != part.target:
         host = host.astype(part.holder.code_dtype) << part.holder.code_dtype.type(TF32_SHIFT)

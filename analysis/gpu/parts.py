@@ -198,7 +198,7 @@ class Conversion(Part):
 
 def converted(part: Conversion, prediction: Prediction, inputs: Codes) -> Codes:
     """The codes, in the holder's ``code_dtype``, that a part should make of bit patterns of its source."""
-    codes = fpemu.cast(inputs, prediction.cast, part.source)
+    codes = fpemu.cast(inputs, source=part.source, target=prediction.cast)
     if part.holder != part.target:
         codes = codes.astype(part.holder.code_dtype) << part.holder.code_dtype.type(TF32_SHIFT)
     if prediction.nan_rule is not None:
@@ -358,7 +358,9 @@ def _ours() -> list[Conversion]:
             FPEMU,
             FORMATS[source],
             FORMATS[target],
-            f'fpemu.encode(x, "{target}")' if source in VALUES else f'fpemu.cast(codes, "{target}", "{source}")',
+            f'fpemu.encode(x, "{target}")'
+            if source in VALUES
+            else f'fpemu.cast(codes, source="{source}", target="{target}")',
             always(Prediction(Cast(target))),
             _file(source, target),
             _base(source, target),

@@ -185,7 +185,9 @@ class LibraryProduct(Part):
                 of_a, of_b = self.scales()
                 with np.errstate(over="ignore"):
                     sums = np.asarray(of_b * (of_a * sums.view(np.float32))).view(np.uint32)
-            self._predicted[prediction] = np.asarray(fpemu.cast(sums, self.holder, "fp32")).reshape(-1, self.chunk)
+            self._predicted[prediction] = np.asarray(fpemu.cast(sums, source="fp32", target=self.holder)).reshape(
+                -1, self.chunk
+            )
         codes: Codes = self._predicted[prediction][chunks].reshape(-1)
         return codes
 

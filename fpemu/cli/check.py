@@ -43,6 +43,10 @@ def _policy(name: str, policy: type[Policy], default: Policy, text: str) -> Call
 @click.option("--takes", type=click.Choice(["values", "codes", "ml_dtypes", "torch"]), default="values", show_default=True,
               help="What the function is called with.")  # fmt: skip
 @click.option("--exhaustive", is_flag=True, help="Try all 2^32 inputs of float32.")
+@click.option("--forbid-mutation", is_flag=True, help="Writing to the argument is a fault too.")
+@click.option("--draws", type=click.IntRange(min=64), default=1 << 16, show_default=True,
+              help="Conversions that a probability gets, of stochastic rounding.")  # fmt: skip
+@click.option("--fresh", is_flag=True, help="The same random draws in every call are a fault too.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the inputs that are drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 def check(
@@ -51,6 +55,9 @@ def check(
     target: FloatFormat,
     takes: str,
     exhaustive: bool,
+    forbid_mutation: bool,
+    draws: int,
+    fresh: bool,
     seed: int,
     as_json: bool,
     **policies: Any,
@@ -70,14 +77,20 @@ def check(
     try:
         called = _load(function)
         if policies["rounding"] == Rounding.STOCHASTIC.value:
-            outcome = check_stochastic(called, source, target, takes=takes, **policies)
-            document = {"name": outcome.name, "conforms": outcome.conforms, "fault": outcome.fault, "bias": outcome.bias,
-                        "inputs": len(outcome.chances), "failing": len(outcome.failing),
-                        "counterexample": str(outcome.counterexample or "")}  # fmt: skip
-            text, conforms = str(outcome), outcome.conforms
+            outcome = check_stochastic(
+                called,
+                target,
+                source=source,
+                takes=takes,
+                draws=draws,
+                fresh=fresh,
+                forbid_mutation=forbid_mutation,
+                **policies,
+            )
+            text, document, conforms = str(outcome), outcome.data(), outcome.conforms
         else:
             report = check_conversion(
-                called, source, target, takes=takes, exhaustive=exhaustive, seed=seed,
+                called, target, source=source, takes=takes, exhaustive=exhaustive, seed=seed, forbid_mutation=forbid_mutation,
                 progress=exhaustive and sys.stderr.isatty(), **policies,
             )  # fmt: skip
             text, document, conforms = str(report), report.data(), report.conforms

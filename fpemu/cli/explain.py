@@ -100,7 +100,7 @@ def explain(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     try:
-        told = reference.explain(x, cast, bits, origin)
+        told = reference.explain(x, cast, bits, source=origin)
         others = [_one(x, cast, rounding, bits, origin) for rounding in Rounding] if all_roundings else []
     except ValueError as error:
         raise click.ClickException(str(error)) from None
@@ -132,7 +132,7 @@ def _one(x: Any, cast: Cast, rounding: Rounding, word: int, source: str) -> dict
     from fpemu.explain import record
 
     rounded = cast.replace(rounding=rounding)
-    return record(reference.explain(x, rounded, word, source), rounded)
+    return record(reference.explain(x, rounded, word, source=source), rounded)
 
 
 def _first_line(text: str, source: str, code: bool, exact: bool, x: Any, format: FloatFormat) -> str:

@@ -165,7 +165,7 @@ def _catalogue() -> Iterator[Engine]:
     for accumulator in (FP32, FP16, BF16):
         for inputs in (accumulator, *((FP16, BF16, E4M3, E5M2) if accumulator == FP32 else ())):
             for fused in (True, False):
-                yield chain(accumulator, inputs, fused=fused)
+                yield chain(accumulator, inputs=inputs, fused=fused)
     yield Engine("blas.fp32", FP32, FP32, FP32, Library("float32"), sources=("numpy.matmul",))
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.naming import formats_by_name
 from fpemu.orders import as_order
 from fpemu.policies import Cast, NaN, Rounding, as_cast
 
@@ -162,10 +163,11 @@ class Engine:
         return self.name
 
 
+@formats_by_name('engines.chain("fp32", inputs="fp16")', 1)
 def chain(
     accumulator: Cast | FloatFormat | str,
-    inputs: FloatFormat | str | tuple[FloatFormat | str, FloatFormat | str] | None = None,
     *,
+    inputs: FloatFormat | str | tuple[FloatFormat | str, FloatFormat | str] | None = None,
     fused: bool = True,
     order: str = "sequential",
     rounding: Rounding | str | None = None,

@@ -8,13 +8,14 @@ from fpemu.testing import strategies
 from fpemu.testing.conversion import assert_conversion, check_conversion
 from fpemu.testing.functions import NotAConversion
 from fpemu.testing.regions import REGIONS, points
-from fpemu.testing.report import Counterexample, Report
+from fpemu.testing.report import Counterexample, Fault, Report
 from fpemu.testing.roundtrip import check_roundtrip
 from fpemu.testing.stochastic import StochasticReport, check_stochastic
 
 __all__ = [
     "REGIONS",
     "Counterexample",
+    "Fault",
     "NotAConversion",
     "Report",
     "StochasticReport",

@@ -93,7 +93,7 @@ class Outcome:
         }  # fmt: skip
 
 
-def examine(peer: Peer, source: str, target: str, exhaustive: bool = False) -> Outcome:
+def examine(peer: Peer, *, source: str, target: str, exhaustive: bool = False) -> Outcome:
     """One case of a peer; whatever it raises is an outcome.
 
     Parameters
@@ -101,19 +101,21 @@ def examine(peer: Peer, source: str, target: str, exhaustive: bool = False) -> O
     exhaustive: try all 2**32 inputs of float32.
     """
     facts = (peer.stack, peer.package, peer.version or "", source, target)
-    row, standards = peer.of_stack().row(target, source), STANDARDS.get(target, {})
+    row, standards = peer.of_stack().row(target, source=source), STANDARDS.get(target, {})
     if row.policies is None and not standards:
         return Outcome(*facts, error=row.note)
     every = exhaustive and source == "float32"
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            function = peer.convert(source, target)
+            function = peer.convert(source=source, target=target)
 
             def against(cast: Cast) -> Report:
-                return check_conversion(function, source, cast, takes=_takes(peer, source), exhaustive=every)
+                # How a peer is called is ours, and so is what arrays that takes.
+                takes = _takes(peer, source)
+                return check_conversion(function, cast, source=source, takes=takes, exhaustive=every, layouts=False)
 
-            own = None if row.policies is None else against(peer.of_stack().cast(target, source))
+            own = None if row.policies is None else against(peer.of_stack().cast(target, source=source))
             reports = {name: own if own and own.cast == cast else against(cast) for name, cast in standards.items()}
     except Exception as error:
         said = " ".join(str(error).split())
@@ -153,7 +155,7 @@ def conformance(
             continue
         for source, target in cases:
             began(peer, source, target)
-            yield examine(peer, source, target, exhaustive)
+            yield examine(peer, source=source, target=target, exhaustive=exhaustive)
 
 
 def _isolated(peer: Peer, cases: list[tuple[str, str]], exhaustive: bool) -> Iterator[Outcome]:
@@ -182,7 +184,7 @@ def _isolated(peer: Peer, cases: list[tuple[str, str]], exhaustive: bool) -> Ite
 
 def _work(peer: Peer, cases: list[tuple[str, str]], exhaustive: bool, sender: Any) -> None:
     for source, target in cases:
-        sender.send(examine(peer, source, target, exhaustive))
+        sender.send(examine(peer, source=source, target=target, exhaustive=exhaustive))
 
 
 def _ending(code: int | None) -> str:

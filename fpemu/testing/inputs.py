@@ -16,6 +16,7 @@ from fpemu.testing.regions import REGIONS, points
 
 TAKES = ("values", "codes", "ml_dtypes", "torch")
 RANDOM = 1 << 16  # bit patterns drawn
+CENTRES = 64  # ties, and values, that are looked at from many distances
 CHUNK = 1 << 22  # inputs at a time, where all are tried
 
 
@@ -60,13 +61,25 @@ class Source:
             yield np.arange(start, min(start + chunk, 1 << self.bits), dtype=np.uint64).astype(self.format.code_dtype)
 
     def chosen(self, target: FloatFormat, seed: int) -> NDArray[Any]:
-        """The bit patterns of every region of the target, in both signs, and random ones."""
+        """The bit patterns of every region of the target, in both signs, at many distances from ties, and random ones."""
         unsigned = np.dtype(f"u{self.dtype.itemsize}")
         found = [points(region, target, self.dtype).view(unsigned) for region in REGIONS]
+        found += [self._around(points(region, target, self.dtype)) for region in ("tie", "value")]
         magnitudes = np.unique(np.concatenate(found))
         sign = unsigned.type(1 << (8 * unsigned.itemsize - 1))
         drawn = np.random.default_rng(seed).integers(0, 1 << self.bits, RANDOM, dtype=unsigned)
         return np.concatenate([magnitudes, magnitudes | sign, drawn])
+
+    def _around(self, centres: NDArray[Any]) -> NDArray[Any]:
+        """Bit patterns that differ from some of these in one place of the significand, or lie as far below.
+
+        What an intermediate format or a lost bit does to a number depends on how far from a tie it lies.
+        """
+        unsigned = np.dtype(f"u{self.dtype.itemsize}")
+        some = centres[:: max(1, centres.size // CENTRES)].view(unsigned).astype(np.uint64)[:, None]
+        distances = np.uint64(1) << np.arange(np.finfo(self.dtype).nmant, dtype=np.uint64)
+        both = np.concatenate([(some + distances).ravel(), (some - np.minimum(distances, some)).ravel()])
+        return both[both < np.uint64(int(np.array(np.inf, self.dtype).view(unsigned)))].astype(unsigned)
 
     # ---- bit patterns as what functions take, and as exact values --------------------------------------------------
     def values(self, bits: NDArray[Any]) -> NDArray[Any]:
@@ -101,4 +114,4 @@ class Source:
 
     def right(self, bits: NDArray[Any], to: Cast) -> NDArray[Any]:
         """The right codes."""
-        return encode(bits.view(np.float64), to) if self.format is None else cast(bits, to, self.format)
+        return encode(bits.view(np.float64), to) if self.format is None else cast(bits, source=self.format, target=to)

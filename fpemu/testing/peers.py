@@ -29,7 +29,7 @@ class Peer:
     Attributes
     ----------
     stack: the name of its row in STACKS. package: what pip calls it.
-    convert: makes the function from inputs to codes or values, of a source and a target.
+    convert: makes the function from inputs to codes or values; called with ``source=`` and ``target=``.
     sources, skips: sources that it is tried from, and targets of the stack that it is not tried on (or has not).
     since, until: the releases it is for, [since, until).
     takes: what the function is called with, as for ``check_conversion``.
@@ -37,7 +37,7 @@ class Peer:
 
     stack: str
     package: str
-    convert: Callable[[str, str], Convert]
+    convert: Callable[..., Convert]
     sources: tuple[str, ...] = ALL
     skips: tuple[str, ...] = ()
     since: tuple[int, ...] = (0,)

@@ -36,6 +36,60 @@ class Counterexample:
         got = self.got if isinstance(self.got, str) else number(self.got)
         return f"{number(self.x)} ({self.source}) became {got}, not {number(self.right)} ({self.rule}): {self.kind}"
 
+    def data(self) -> dict[str, Any]:
+        """As what JSON can hold."""
+        return {
+            "x": number(self.x),
+            "got": self.got if isinstance(self.got, str) else number(self.got),
+            "right": number(self.right),
+            "code": hex(self.code),
+            "rule": self.rule,
+            "kind": self.kind,
+        }
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that a function does wrong.
+
+    Attributes
+    ----------
+    name: what it does. detail: how, where that can be told.
+    regions: where on the number line (``fpemu.testing.faults.REGIONS``), with how many wrong inputs; empty where it has
+        nothing to do with the input's value.
+    example: the simplest input that shows it.
+    """
+
+    name: str
+    detail: str = ""
+    regions: dict[str, int] = field(default_factory=dict)
+    example: Counterexample | None = None
+
+    @property
+    def count(self) -> int:
+        """How many wrong inputs it accounts for."""
+        return sum(self.regions.values())
+
+    @property
+    def region(self) -> str | None:
+        """Where most of them lie."""
+        return max(self.regions, key=lambda name: self.regions[name], default=None)
+
+    def __str__(self) -> str:
+        where = ", ".join(f"{region} {count:,}" for region, count in self.regions.items())
+        return f"{self.name}{': ' if self.detail else ''}{self.detail}" + (f" ({where})" if where else "")
+
+    def data(self) -> dict[str, Any]:
+        """As what JSON can hold."""
+        example = None if self.example is None else self.example.data()
+        return {
+            "name": self.name,
+            "detail": self.detail,
+            "count": self.count,
+            "regions": self.regions,
+            "example": example,
+        }
+
 
 @dataclass(frozen=True)
 class Report:
@@ -46,9 +100,12 @@ class Report:
     name: of the function. cast: the policy it was held against. source: what the inputs came in.
     tried, failing: how many inputs, and how many came out wrong.
     exhaustive: whether ``tried`` were all there are.
-    counterexample: the simplest failing input, None if there is none; ``explanation`` tells it bit by bit.
-    faults: kind of fault -> how many of the failing inputs that were looked at show it, the commonest first.
+    faults: what is wrong, gravest first; what leaves the values alone (memory, repeated calls) comes before the others.
+    looked_at, classified: of how many wrong inputs the fault was sought, and for how many it has a name of its own
+        (not only "wrong neighbour" or "wrong value").
+    explanation: the counterexample, bit by bit.
     implements: the policy that the function does implement, where one fits all that was tried.
+    notes: what the function does not take, and else is worth knowing, but is no fault.
     """
 
     name: str
@@ -57,20 +114,27 @@ class Report:
     tried: int
     failing: int
     exhaustive: bool
-    counterexample: Counterexample | None = None
+    faults: tuple[Fault, ...] = ()
+    looked_at: int = 0
+    classified: int = 0
     explanation: str = ""
-    faults: dict[str, int] = field(default_factory=dict)
     implements: Cast | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def conforms(self) -> bool:
         """Whether nothing was wrong."""
-        return not self.failing
+        return not (self.failing or self.faults)
 
     @property
     def fault(self) -> str | None:
-        """The commonest kind of fault."""
-        return next(iter(self.faults), None)
+        """The name of the first fault."""
+        return next((fault.name for fault in self.faults), None)
+
+    @property
+    def counterexample(self) -> Counterexample | None:
+        """The simplest failing input that shows the first fault which has one; None if there is none."""
+        return next((fault.example for fault in self.faults if fault.example is not None), None)
 
     def __bool__(self) -> bool:
         return self.conforms
@@ -78,17 +142,21 @@ class Report:
     def __str__(self) -> str:
         how = "all there are" if self.exhaustive else "chosen and drawn"
         lines = [f"{self.name}: {self.source} to {describe(self.cast)}", f"tried    {self.tried:,} inputs, {how}"]
+        notes = [f"note     {note}" for note in self.notes]
         if self.conforms:
-            return "\n".join([*lines, "result   conforms"])
-        lines.append(f"result   {self.failing:,} wrong ({self.failing / self.tried:.3g} of them)")
-        lines.append("faults   " + ", ".join(f"{kind} ({count:,})" for kind, count in self.faults.items()))
-        fits = "no policy known here" if self.implements is None else describe(self.implements)
-        lines += [f"fits     {fits}", f"example  {self.counterexample}"]
+            return "\n".join([*lines, "result   conforms", *notes])
+        lines.append(f"result   {self.failing:,} wrong ({self.failing / max(self.tried, 1):.3g} of them)")
+        lines += [f"{'' if at else 'faults':<9}{fault}" for at, fault in enumerate(self.faults)]
+        if self.failing:
+            of = f" of {self.looked_at:,} looked at" if self.looked_at < self.failing else ""
+            lines.append(f"named    {self.classified:,} of the {self.failing:,} wrong inputs{of}")
+            lines.append(f"fits     {'no policy known here' if self.implements is None else describe(self.implements)}")
+        lines += notes
+        lines += [f"example  {self.counterexample}"] if self.counterexample else []
         return "\n".join(lines) + (f"\n\n{self.explanation}" if self.explanation else "")
 
     def data(self) -> dict[str, Any]:
         """The report as what JSON can hold."""
-        example = self.counterexample
         return {
             "name": self.name,
             "source": self.source,
@@ -97,19 +165,13 @@ class Report:
             "exhaustive": self.exhaustive,
             "tried": self.tried,
             "failing": self.failing,
+            "looked_at": self.looked_at,
+            "classified": self.classified,
             "fault": self.fault,
-            "faults": self.faults,
+            "faults": [fault.data() for fault in self.faults],
             "implements": None if self.implements is None else describe(self.implements),
-            "counterexample": None
-            if example is None
-            else {
-                "x": number(example.x),
-                "got": example.got if isinstance(example.got, str) else number(example.got),
-                "right": number(example.right),
-                "code": hex(example.code),
-                "rule": example.rule,
-                "kind": example.kind,
-            },
+            "notes": list(self.notes),
+            "counterexample": None if self.counterexample is None else self.counterexample.data(),
         }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,27 @@ from fpemu import reference
 from fpemu.arrays import decode
 from fpemu.formats import FloatFormat, as_format
 from fpemu.policies import Cast
-from fpemu.testing.functions import Function, NotAConversion, called
-from fpemu.testing.report import Counterexample, Report
+from fpemu.testing.conversion import CHANGES, NOT_DETERMINISTIC
+from fpemu.testing.functions import Function, NotAConversion, Subject
+from fpemu.testing.report import Counterexample, Fault, Report
+from fpemu.testing.results import as_values, same
 
 WRONG_VALUE, CHANGED = "wrong value", "code changes"
 
 
-def check_roundtrip(decoder: Function, encoder: Function, format: FloatFormat | str) -> Report:
+def check_roundtrip(
+    decoder: Function, encoder: Function, format: FloatFormat | str, *, forbid_mutation: bool = False
+) -> Report:
     """Whether ``decoder`` gives the value of every code, and ``encoder`` every code again.
+
+    Each is called twice, with a writable copy each time; a difference is told before anything else.
 
     Parameters
     ----------
     decoder: takes codes of the format, an array or one at a time, and returns values.
     encoder: takes what ``decoder`` returned, and returns codes.
     format: of at most 16 bits, whose values float64 holds.
+    forbid_mutation: whether it is a fault to write to the argument.
 
     Returns
     -------
@@ -41,37 +47,33 @@ def check_roundtrip(decoder: Function, encoder: Function, format: FloatFormat | 
         raise ValueError(f"all codes are tried of formats of at most 16 bits, not of {target.name}")
     codes = np.arange(1 << target.bits, dtype=np.uint32).astype(target.code_dtype)
     right = decode(codes, target, dtype=np.float64)
-    values = called(decoder, codes, target)
-    if values.dtype.kind != "f":
-        values = decode(values, target, dtype=np.float64)
-    back = called(encoder, _as_returned(decoder, codes), target)
+    decoding, encoding = Subject(decoder, target), Subject(encoder, target)
+    returned = decoding.returned(codes)
+    values = as_values(decoding.settled(returned, codes), target)
+    back = encoding(returned)
     if back.dtype.kind == "f":
         raise NotAConversion("the encoder returns values, not codes")
-    nan = np.isnan(right)
-    wrong_value = ~((values == right) & (np.signbit(values) == np.signbit(right)) | (np.isnan(values) & nan))
-    changed = ~((back == codes) | (np.isnan(decode(back, target, dtype=np.float64)) & nan)) & ~wrong_value
-    kinds = Counter({WRONG_VALUE: int(wrong_value.sum()), CHANGED: int(changed.sum())})
-    failing = int((wrong_value | changed).sum())
-    example = None
-    if failing:
-        at = int(np.flatnonzero(wrong_value if wrong_value.any() else changed)[0])
-        kind = WRONG_VALUE if wrong_value.any() else CHANGED
-        got = values[at] if wrong_value.any() else decode(back[at : at + 1], target, dtype=np.float64)[0]
-        real = reference.value(at, target)
-        example = Counterexample(real, f"code {at:#x}", reference.as_real(float(got)), real, at, "the same value", kind)
-    name = f"{_name(decoder)} and {_name(encoder)}"
-    found = {kind: count for kind, count in kinds.most_common() if count}
-    return Report(name, Cast(target), f"all codes of {target.name}", codes.size, failing, True, example, faults=found)
+    first = [Fault(NOT_DETERMINISTIC, f"{subject.name} gave two results for {differ:,} of {codes.size:,} inputs")
+             for subject, x, before in ((decoding, codes, values), (encoding, returned, back))
+             if (differ := int(np.count_nonzero(~same(subject(x), before, target))))]  # fmt: skip
+    if forbid_mutation:
+        first += [Fault(CHANGES, subject.name) for subject in (decoding, encoding) if subject.changed]
+    wrong_value = ~same(values, right, target)
+    changed = ~same(back, codes, target) & ~wrong_value
+    faults = [fault for kind, wrong, got in ((WRONG_VALUE, wrong_value, values), (CHANGED, changed, as_values(back, target)))
+              for fault in _faults(kind, wrong, got, target)]  # fmt: skip
+    failing = sum(fault.count for fault in faults)
+    name = f"{decoding.name} and {encoding.name}"
+    all_codes = f"all codes of {target.name}"
+    return Report(name, Cast(target), all_codes, codes.size, failing, True, (*first, *faults), failing, failing)
 
 
-def _as_returned(decoder: Function, codes: NDArray[Any]) -> NDArray[Any]:
-    """What the decoder returns, in its own dtype."""
-    try:
-        found = np.asarray(decoder(codes))
-    except Exception:
-        found = np.zeros(0)
-    return found if found.shape == codes.shape else np.array([decoder(code) for code in codes])
-
-
-def _name(function: Function) -> str:
-    return getattr(function, "__qualname__", None) or type(function).__name__
+def _faults(kind: str, wrong: NDArray[np.bool_], got: NDArray[Any], target: FloatFormat) -> list[Fault]:
+    """The fault of these codes, where there is one."""
+    if not wrong.any():
+        return []
+    at = int(np.flatnonzero(wrong)[0])
+    real = reference.value(at, target)
+    made = reference.as_real(float(got[at]))
+    example = Counterexample(real, f"code {at:#x}", made, real, at, "the same value", kind)
+    return [Fault(kind, "", {"codes": int(np.count_nonzero(wrong))}, example)]

@@ -1,62 +1,27 @@
-"""``check_stochastic``: does a stochastic conversion move values with the right probabilities?"""
+"""``check_stochastic``: does a stochastic conversion move values with the right probabilities, and independently?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from math import sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from fpemu import reference
-from fpemu.arrays import FormatLike, decode
-from fpemu.explain import number, outward_chances
+from fpemu.arrays import FormatLike
 from fpemu.formats import FloatFormat
+from fpemu.naming import formats_by_name
 from fpemu.policies import Cast, Rounding, as_cast
-from fpemu.reference import Gap, Real
-from fpemu.testing.functions import Function, called
+from fpemu.testing.chances import FALSE_ALARMS
+from fpemu.testing.functions import Function, Subject
 from fpemu.testing.inputs import Source
-from fpemu.testing.report import describe
+from fpemu.testing.report import Counterexample, Fault, describe
+from fpemu.testing.results import as_values
+from fpemu.testing.stochastic_inputs import inputs
+from fpemu.testing.stochastic_judge import Chance, Judge
 
-SIGMAS = 6.0  # a right conversion is called wrong once in 500 million tests of one probability
-EIGHTHS = (0, 1, 2, 4, 6, 7)  # positions in a gap that are tried
-RUNGS = 12  # gaps that are tried among the normal values, beside those at the ends
-
-MOVES_EXACT, OFF_GRID, WRONG_PROBABILITY = "moves exact values", "off-grid result", "wrong in stochastic probability"
-
-
-@dataclass(frozen=True)
-class Chance:
-    """One input, converted many times.
-
-    Attributes
-    ----------
-    x: the input. draws, outward: how often it was converted, and how often its larger neighbour came out.
-    probability: how often it should. sigmas: how many standard deviations it is off.
-    elsewhere: how often neither neighbour came out.
-    """
-
-    x: Fraction
-    draws: int
-    outward: int
-    probability: Fraction
-    sigmas: float
-    elsewhere: int
-
-    @property
-    def fault(self) -> str | None:
-        """What is wrong, or None."""
-        if self.elsewhere:
-            return OFF_GRID if self.probability else MOVES_EXACT
-        if self.probability in (0, 1) and self.outward != self.draws * self.probability:
-            return MOVES_EXACT
-        return WRONG_PROBABILITY if abs(self.sigmas) > SIGMAS else None
-
-    def __str__(self) -> str:
-        seen = f"{self.outward:,} of {self.draws:,} outward ({self.outward / self.draws:.5f})"
-        return f"{number(self.x)}: {seen}, not {float(self.probability):.5f}; {abs(self.sigmas):.1f} sigma off"
+SHUFFLE = 20  # the seed of positions and order: a right converter's draws know nothing of it
 
 
 @dataclass(frozen=True)
@@ -65,72 +30,110 @@ class StochasticReport:
 
     Attributes
     ----------
-    name: of the function. cast: the policy it was held against. chances: every input that was tried.
+    name: of the function. cast: the policy it was held against. source: what the inputs came in.
+    tried: how many conversions.
+    chances: what was counted, by region, sign and position.
+    faults: what is wrong, the gravest first.
     bias: mean error of all draws in spacings, outward positive, beyond what the policy itself has; bias_sigmas: how
         many standard deviations that is off zero.
+    notes: what these draws cannot tell.
     """
 
     name: str
     cast: Cast
+    source: str
+    tried: int
     chances: tuple[Chance, ...]
+    faults: tuple[Fault, ...]
     bias: float
     bias_sigmas: float
+    notes: tuple[str, ...] = ()
 
     @property
     def failing(self) -> tuple[Chance, ...]:
-        """The inputs whose results are wrong."""
-        return tuple(chance for chance in self.chances if chance.fault)
+        """The counts that are wrong."""
+        return tuple(chance for chance in self.chances if chance.fails)
 
     @property
     def conforms(self) -> bool:
-        """Whether all probabilities, and their mean, are right."""
-        return not self.failing and abs(self.bias_sigmas) <= SIGMAS
+        """Whether nothing is wrong."""
+        return not self.faults
 
     @property
     def fault(self) -> str | None:
-        """The gravest kind of fault."""
-        kinds = {chance.fault for chance in self.chances}
-        found = next((kind for kind in (OFF_GRID, MOVES_EXACT, WRONG_PROBABILITY) if kind in kinds), None)
-        return found or (None if self.conforms else WRONG_PROBABILITY)
+        """The name of the gravest fault."""
+        return next((fault.name for fault in self.faults), None)
 
     @property
-    def counterexample(self) -> Chance | None:
-        """The failing input that is furthest off."""
-        same = [chance for chance in self.failing if chance.fault == self.fault]
-        return max(same, key=lambda chance: abs(chance.sigmas), default=None)
+    def counterexample(self) -> Counterexample | Chance | None:
+        """A result that cannot be, or else the count that is furthest off; None if there is none."""
+        example = next((fault.example for fault in self.faults if fault.example is not None), None)
+        return example or max(self.failing, key=lambda chance: chance.surprise, default=None)
 
     def __bool__(self) -> bool:
         return self.conforms
 
     def __str__(self) -> str:
-        draws = sum(chance.draws for chance in self.chances)
+        counted = f"{len(self.chances)} counts; a right converter fails one in {1 / FALSE_ALARMS:,.0f} checks at most"
         lines = [
-            f"{self.name}: stochastic, {describe(self.cast)}",
-            f"tried    {len(self.chances)} inputs, {draws:,} draws; {SIGMAS:g} sigma are allowed",
+            f"{self.name}: {self.source} to {describe(self.cast)}",
+            f"tried    {self.tried:,} conversions, {counted}",
             f"bias     {self.bias:+.2e} spacings, {abs(self.bias_sigmas):.1f} sigma",
-            "result   conforms" if self.conforms else f"result   {len(self.failing)} inputs wrong: {self.fault}",
+            "result   conforms" if self.conforms else f"result   {len(self.failing)} counts wrong",
         ]
+        lines += [f"{'' if at else 'faults':<9}{fault}" for at, fault in enumerate(self.faults)]
+        lines += [f"note     {note}" for note in self.notes]
         return "\n".join(lines + ([f"example  {self.counterexample}"] if self.counterexample else []))
 
+    def data(self) -> dict[str, Any]:
+        """The report as what JSON can hold."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "policy": describe(self.cast),
+            "conforms": self.conforms,
+            "tried": self.tried,
+            "inputs": len(self.chances),
+            "failing": len(self.failing),
+            "fault": self.fault,
+            "faults": [fault.data() for fault in self.faults],
+            "bias": self.bias,
+            "notes": list(self.notes),
+            "counterexample": str(self.counterexample or ""),
+        }
 
+
+@formats_by_name('check_stochastic(function, source="float32", target="e4m3")', 2)
 def check_stochastic(
     function: Function,
-    source: FloatFormat | DTypeLike = "float32",
     target: FormatLike = "float8_e4m3fn",
     *,
+    source: FloatFormat | DTypeLike = "float32",
     draws: int = 1 << 16,
+    fresh: bool = False,
+    forbid_mutation: bool = False,
     takes: str = "values",
     **policies: Any,
 ) -> StochasticReport:
-    """Whether a stochastic conversion goes each way as often as it should.
+    """Whether a stochastic conversion goes each way as often as it should, and each time on its own.
 
-    Inputs are exact values, which must never move, and points between neighbours: among the normal values, in the
-    subnormals, below the smallest of them, and at overflow (where the next value that an unbounded exponent would give
-    is the neighbour).  Each is converted ``draws`` times; of a probability p the count may differ from draws p by SIGMAS
-    sqrt(draws p (1 - p)).
+    All inputs come in one call, in an order that has nothing to do with their values: values that must not move (of
+    every exponent and both signs, zeros, infinities, NaNs, numbers far beyond the largest finite one), points drawn
+    evenly in gaps of every region and sign, points just above and below a value that only a late random bit moves, some
+    values often, and one value in a row.
 
-    Parameters are those of ``check_conversion``; ``random_bits`` and ``stochastic`` name the policy's probabilities
-    (IEEE P3109 v4.0, 4.7.2).  The function is expected to draw anew at each call and for each element.
+    Counted are moves by region, sign and eighth of the gap; each count is held against its expectation by Chernoff's
+    bound for sums of independent draws, exact for small counts, divided among all tests: at most FALSE_ALARMS (one in a
+    million) right converters fail.  Draws that are the same for all elements, for equal values or for elements some
+    distance apart are faults; draws that are the same in every call (a fixed seed) are not, unless ``fresh``.
+
+    Parameters
+    ----------
+    draws: how many conversions one probability gets; at least 64.  Fewer random bits than named are found up to about
+        log2(draws / 32): 2**16 find 11, 2**21 find 16, where the source has so many bits to discard.
+    fresh: whether the same draws in two calls are a fault.
+    The others are those of ``check_conversion``; ``random_bits`` and ``stochastic`` name the policy's probabilities
+    (IEEE P3109 v4.0, 4.7.2).
 
     Raises
     ------
@@ -141,61 +144,20 @@ def check_stochastic(
     cast, of = as_cast(target, **{**policies, "rounding": Rounding.STOCHASTIC}), Source.of(source, takes)
     if not of.is_native:
         raise ValueError(f"stochastic conversions are tried from float16, float32 and float64, not {of.name}")
-    chances, errors, variance = [], 0.0, 0.0
-    for x, gap in _gaps(cast, of.dtype):
-        probability = Fraction(outward_chances(gap, cast), 1 << cast.random_bits)
-        inputs = np.full(draws, float(x), of.dtype)
-        results = called(function, of.given(inputs.view(f"u{inputs.itemsize}")), cast.format)
-        outward, elsewhere = _counted(results, gap, cast)
-        spread = sqrt(draws * probability * (1 - probability))
-        chance = Chance(
-            x, draws, outward, probability, (outward - draws * probability) / spread if spread else 0.0, elsewhere
-        )
-        chances.append(chance)
-        errors, variance = errors + float(outward - draws * probability), variance + spread**2
-    total = draws * len(chances)
-    name = getattr(function, "__qualname__", None) or type(function).__name__
-    return StochasticReport(name, cast, tuple(chances), errors / total, errors / sqrt(variance) if variance else 0.0)
-
-
-def _gaps(cast: Cast, dtype: np.dtype[Any]) -> list[tuple[Fraction, Gap]]:
-    """The inputs: positions that the dtype has exactly in some gaps with two ends that can be told apart."""
-    format = cast.format
-    last, normal = format.max_code, format.smallest_normal_code
-    inner = {0, 1, normal - 1, normal, last - 1, last} | {
-        normal + (last - normal) * k // RUNGS for k in range(1, RUNGS)
-    }
-    found = []
-    for code in sorted(code for code in inner if 0 <= code <= last):
-        low, high = reference.rung(code, format), reference.rung(code + 1, format)
-        for eighth in EIGHTHS:
-            x = low + (high - low) * Fraction(eighth, 8)
-            near = np.array(reference.as_float(x)).astype(dtype) if _is_float64(x) else None
-            gap = reference.place(x, format) if x else None
-            held = near is not None and np.isfinite(near) and Fraction(float(near)) == x
-            if held and gap is not None and _outward(gap, cast) != gap.inner:
-                found.append((x, gap))
-    return found
-
-
-def _is_float64(x: Fraction) -> bool:
-    try:
-        reference.as_float(x)
-    except ValueError:
-        return False
-    return True
-
-
-def _counted(results: NDArray[Any], gap: Gap, cast: Cast) -> tuple[int, int]:
-    """How many results are the outer neighbour, or what the policy makes of it; and how many are neither."""
-    values = results if results.dtype.kind == "f" else decode(results, cast.format, dtype=np.float64)
-    inner = values == float(gap.inner)
-    beyond = _outward(gap, cast)
-    outer = np.isnan(values) if beyond != beyond else values == float(beyond)
-    return int(np.count_nonzero(outer)), int(np.count_nonzero(~inner & ~outer))
-
-
-def _outward(gap: Gap, cast: Cast) -> Real:
-    """What the outer neighbour is, or becomes where it is beyond the largest finite value."""
-    within = gap.outer_code <= cast.format.max_code
-    return gap.outer if within else reference.value(cast.overflow_code(False), cast.format)
+    subject = Subject(function, cast.format)
+    given = inputs(cast, of.dtype, draws, SHUFFLE)
+    if cast.raises_on_nan:
+        given = given.at(~np.isnan(given.x))
+    bits = given.x.view(f"u{given.x.itemsize}")
+    got = as_values(subject(of.given(bits.copy())), cast.format)
+    judge = Judge(given, got, cast, of)
+    faults = judge.faults()
+    if fresh and judge.repeats(as_values(subject(of.given(bits.copy())), cast.format)):
+        faults.append(Fault("same draws in every call"))
+    if forbid_mutation and subject.changed:
+        faults.append(Fault("changes its argument"))
+    bias, spread = judge.bias()
+    sigmas = bias * given.x.size / sqrt(spread) if spread else 0.0
+    return StochasticReport(
+        subject.name, cast, of.name, given.x.size, tuple(judge.chances), tuple(faults), bias, sigmas, judge.notes()
+    )

@@ -24,7 +24,7 @@ PROFILE = Profile()
 
 
 def _like(**policies: Any) -> Any:
-    return lambda source, target: lambda x: fp.encode(x, fp.STACKS["torch"].cast(target, source), **policies)
+    return lambda source, target: lambda x: fp.encode(x, fp.STACKS["torch"].cast(target, source=source), **policies)
 
 
 def _raises(source: str, target: str) -> Any:
@@ -83,7 +83,7 @@ def test_published_claims_are_judged(kept: bool, monkeypatch: pytest.MonkeyPatch
     """PyTorch saturates E4M3 and not E5M2: a library that does as it says, and one that saturates both."""
 
     def convert(source: str, target: str) -> Any:
-        cast = fp.STACKS["torch"].cast(target, source)
+        cast = fp.STACKS["torch"].cast(target, source=source)
         return lambda x: fp.encode(x, cast if kept else cast.replace(overflow="saturate"))
 
     skips = tuple({to for _, to in fp.STACKS["torch"]} - set(TWO))
