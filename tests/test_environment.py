@@ -15,13 +15,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import modes
 import numba
 import numpy as np
 import pytest
 from modes import MODES, current, needs_modes, thread_in
 
 import fpemu as fp
-from fpemu import histogram, reference, scaling
+from fpemu import histogram, reference, scaling, testing
 from fpemu.targets import environment, threads
 
 pytestmark = needs_modes
@@ -214,13 +215,13 @@ def test_no_result_depends_on_modes_or_threads(name: str) -> None:
     call = CALLS[name]
     fp.set_threads(1)
     right = digest(call())
-    for modes in MODES.values():
+    for word in MODES.values():
         for count in (1, 2):
             fp.set_threads(count)
-            with thread_in(modes):
+            with thread_in(word):
                 got, left = call(), current()
-            assert left == environment.REGISTER.default | modes, "the caller's modes are not what they were"
-            assert digest(got) == right, (hex(modes), count)
+            assert left == environment.REGISTER.default | word, "the caller's modes are not what they were"
+            assert digest(got) == right, (hex(word), count)
 
 
 @pytest.mark.parametrize(
@@ -264,12 +265,41 @@ def test_a_function_that_raises_puts_the_modes_back() -> None:
             assert current() == environment.REGISTER.default | MODES["up FTZ+DAZ"]
 
 
-def test_the_default_modes_are_taken_and_put_back() -> None:
-    with thread_in(MODES["down DAZ"]):
-        with environment.default_environment():
-            inside = current()
-        outside = current()
-    assert (inside, outside) == (environment.REGISTER.default, environment.REGISTER.default | MODES["down DAZ"])
+def test_the_callers_own_function_is_called_in_its_modes() -> None:
+    """A tester judges what a converter does where it is called; what is right does not depend on it."""
+    seen = []
+
+    def convert(x: np.ndarray) -> np.ndarray:
+        seen.append(current())
+        return fp.encode(x, "e4m3")
+
+    calls = [
+        lambda: testing.check_conversion(convert, "e4m3", source="float16").conforms,
+        lambda: testing.check_roundtrip(lambda c: fp.decode(c, "e4m3"), lambda x: (seen.append(current()), fp.encode(x, "e4m3"))[1], "e4m3").conforms,
+        lambda: testing.check_stochastic(
+            lambda x: (seen.append(current()), fp.encode(x, "e4m3", rounding="stochastic"))[1], "e4m3", draws=256
+        ).conforms,
+    ]  # fmt: skip
+    for call in calls:
+        seen.clear()
+        with thread_in(MODES["up FTZ+DAZ"]):
+            conforms, left = call(), current()
+        assert conforms
+        assert {*seen, left} == {environment.REGISTER.default | MODES["up FTZ+DAZ"]}
+
+
+def test_a_function_that_leaves_other_modes_behind_is_judged_all_the_same() -> None:
+    def convert(x: np.ndarray) -> np.ndarray:
+        codes = fp.encode(x, "e4m3")
+        modes._set(MODES["down FTZ+DAZ"])
+        return codes
+
+    try:
+        report = testing.check_conversion(convert, "e4m3", source="float32")
+        left = current()
+    finally:
+        modes._set(0)
+    assert report.conforms and left == environment.REGISTER.default
 
 
 def test_a_library_whose_threads_flush_is_noticed() -> None:

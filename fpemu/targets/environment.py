@@ -62,9 +62,10 @@ REGISTER = _register()
 
 # ---- this thread's modes, from Python -------------------------------------------------------------------------------
 class _Scratch(threading.local):
-    """A thread's own copy of its ``fenv_t``: between two lines another thread may run."""
+    """A thread's own copy of its ``fenv_t`` (between two lines another thread may run), and the modes outside of its guards."""
 
     def __init__(self) -> None:
+        self.outside: Word = None
         self.words = (ctypes.c_uint32 * 16)()
         self.address = ctypes.addressof(self.words)
 
@@ -128,13 +129,26 @@ take_default, put_back = _guard()
 
 
 @contextmanager
-def default_environment() -> Iterator[None]:
-    """The default modes for the statements within, in this thread."""
-    found = take_default()
+def _inside(found: Word) -> Iterator[None]:
+    """Remembers what was found outside of a guard, and puts it back."""
+    before, _scratch.outside = _scratch.outside, found
     try:
         yield
     finally:
+        _scratch.outside = before
         put_back(found)
+
+
+@contextmanager
+def callers_environment() -> Iterator[None]:
+    """Within a guard, the modes outside of it: for functions that are the caller's own, which see what he has set."""
+    outside = _scratch.outside
+    if outside is not None:
+        put_back(outside)
+    try:
+        yield
+    finally:
+        take_default()  # (also where the function has set others itself)
 
 
 def in_default_environment(target: Decorated) -> Decorated:
@@ -154,10 +168,8 @@ def in_default_environment(target: Decorated) -> Decorated:
         found = take_default()
         if found is None:
             return target(*arguments, **more)
-        try:
+        with _inside(found):
             return target(*arguments, **more)
-        finally:
-            put_back(found)
 
     return guarded  # type: ignore[return-value]
 

@@ -14,6 +14,7 @@ from fpemu.explain import number
 from fpemu.formats import FloatFormat
 from fpemu.naming import formats_by_name
 from fpemu.policies import Cast, Rounding, as_cast
+from fpemu.targets.environment import in_default_environment
 from fpemu.testing.evidence import Evidence, Named
 from fpemu.testing.faults import GENERIC, explained
 from fpemu.testing.fits import implements
@@ -31,6 +32,7 @@ NOT_DETERMINISTIC, CHANGES, NOT_ELEMENTWISE = "not deterministic", "changes its 
 _LINE = 'check_conversion(function, source="float32", target="e4m3")'
 
 
+@in_default_environment
 @formats_by_name(_LINE, 2)
 def check_conversion(
     function: Function,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fpemu.arrays import codes_of, ml_format
 from fpemu.formats import FloatFormat
 from fpemu.targets.dispatch import is_torch, torch_format
+from fpemu.targets.environment import callers_environment
 
 Function = Callable[[Any], Any]
 
@@ -69,7 +70,8 @@ class Subject:
         if self._one_by_one is None:
             sample = np.array([1.0, 0.5], x.dtype) if x.dtype.kind == "f" else np.zeros(2, x.dtype)
             try:
-                self._one_by_one = np.shape(self.function(sample)) != (2,)
+                with callers_environment():
+                    self._one_by_one = np.shape(self.function(sample)) != (2,)
             except Exception:
                 self._one_by_one = True
         return self._one_by_one
@@ -77,7 +79,7 @@ class Subject:
     def _call(self, x: Any) -> Any:
         """A copy of what one call returns."""
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), callers_environment():
                 found = self.function(x)
         except Exception as error:
             kind, size = ("a tensor", x.numel()) if is_torch(x) else ("an array", np.size(x))

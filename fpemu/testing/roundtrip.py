@@ -11,6 +11,7 @@ from fpemu import reference
 from fpemu.arrays import decode
 from fpemu.formats import FloatFormat, as_format
 from fpemu.policies import Cast
+from fpemu.targets.environment import in_default_environment
 from fpemu.testing.conversion import CHANGES, NOT_DETERMINISTIC
 from fpemu.testing.functions import Function, NotAConversion, Subject
 from fpemu.testing.report import Counterexample, Fault, Report
@@ -19,6 +20,7 @@ from fpemu.testing.results import as_values, same
 WRONG_VALUE, CHANGED = "wrong value", "code changes"
 
 
+@in_default_environment
 def check_roundtrip(
     decoder: Function, encoder: Function, format: FloatFormat | str, *, forbid_mutation: bool = False
 ) -> Report:

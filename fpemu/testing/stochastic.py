@@ -13,6 +13,7 @@ from fpemu.arrays import FormatLike
 from fpemu.formats import FloatFormat
 from fpemu.naming import formats_by_name
 from fpemu.policies import Cast, Rounding, as_cast
+from fpemu.targets.environment import in_default_environment
 from fpemu.testing.chances import FALSE_ALARMS
 from fpemu.testing.functions import Function, Subject
 from fpemu.testing.inputs import Source
@@ -103,6 +104,7 @@ class StochasticReport:
         }
 
 
+@in_default_environment
 @formats_by_name('check_stochastic(function, source="float32", target="e4m3")', 2)
 def check_stochastic(
     function: Function,
