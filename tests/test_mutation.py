@@ -150,7 +150,12 @@ def test_reasons_are_of_mutants_that_exist(candidates: list[Mutant]) -> None:
 
 # ---- a small project from end to end ----------------------------------------------------------------------------------
 CODE = """
+def opposite(x):
+    return -x
+
+
 LIMIT = 3
+LEAST = opposite(LIMIT)
 
 
 def clamped(x):
@@ -172,7 +177,7 @@ def doubled(x, y):
 """
 TESTS = """
 import pytest
-from fpemu.scaling.small import LIMIT, clamped, doubled, positive
+from fpemu.scaling.small import LEAST, clamped, doubled, positive
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +195,10 @@ def test_doubled(made):
 
 def test_clamped():
     assert clamped(6) == 3
+
+
+def test_least():
+    assert LEAST == -3
 
 
 def test_positive():
@@ -220,6 +229,7 @@ def test_a_small_project(tmp_path: Path) -> None:
         status[where, new] = row["status"]
     assert status["doubled", "return x - y"] == "killed"  # though another test set the fixture up
     assert status["", "LIMIT = 4"] == "killed"  # a line of the import
+    assert status["opposite", "return (x)"] == "killed"  # called by one
     assert status["clamped", "x += 1"] == "timed out"
     assert status["clamped", "while x >= LIMIT:"] == "killed"
     assert status["positive", "return x >= 0"] == "survived"

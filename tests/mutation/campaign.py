@@ -112,8 +112,8 @@ class Campaign:
 
     # ---- which tests run which line -----------------------------------------------------------------------------------
     def fingerprint(self) -> str:
-        """Of the code, the tests, how they are run, and which of them are recorded."""
-        whole = sha256(repr((self.settings.tests, self.settings.seconds, self.settings.patience, sys.version)).encode())
+        """Of the code, the tests, and which of them are recorded."""
+        whole = sha256(repr((self.settings.tests, sys.version)).encode())
         for path in sorted(self.tree.rglob("*")):
             draws = path.parent.name == "mutation" and path.name in DRAWING
             if path.is_file() and "__pycache__" not in path.parts and not draws:
@@ -215,6 +215,7 @@ class Campaign:
         return folder
 
     def kept(self) -> dict[str, Outcome]:
-        """What is known of these very files."""
+        """What is known of these very files; a survivor whose time left tests out may have more time now."""
         rows = json.loads(self.state.read_text()) if self.state.exists() else []
-        return {row["key"]: Outcome(**row) for row in rows}
+        known = {row["key"]: Outcome(**row) for row in rows}
+        return {key: one for key, one in known.items() if one.status != SURVIVED or not one.left_out}

@@ -19,9 +19,13 @@ ROOTS = {"fpemu/__init__.py", "analysis/__init__.py"}  # imported by all, and im
 
 @dataclass
 class Covering:
-    """lines: tests by (file, line).  seconds: of each test, as recorded.  cached: files of tests that share what they compute."""
+    """lines: tests by (file, line).  at_import: lines that ran before any test.  seconds: of each test, as recorded.
+
+    cached: files of tests that share what they compute.
+    """
 
     lines: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
+    at_import: set[tuple[str, int]] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
     cached: set[str] = field(default_factory=set)
 
@@ -30,12 +34,16 @@ class Covering:
         return {test for (name, _), tests in self.lines.items() if name == file for test in tests}
 
     def tests(self, mutant: Mutant, importers: Collection[str]) -> set[str]:
-        """Those that run its statement; of one that runs at import, those that run its module or one that imports it."""
-        if mutant.at_import:
-            found = set().union(*(self.of_file(file) for file in (mutant.file, *importers)))
-        else:
-            first, last = mutant.lines
-            found = set().union(*(self.lines.get((mutant.file, line), set()) for line in range(first, last + 1)))
+        """Those that run its statement.
+
+        Of one that runs at import: also those that run its module or one that imports it, and all of a file that imports it.
+        """
+        first, last = mutant.lines
+        places = {(mutant.file, line) for line in range(first, last + 1)}
+        found = set().union(*(self.lines.get(place, set()) for place in places))
+        if mutant.at_import or places & self.at_import:
+            found = found.union(*(self.of_file(file) for file in (mutant.file, *importers)))
+            found |= {test for test in self.seconds if file_of(test) in importers}
         shared = {file_of(test) for test in found} & self.cached
         return found | {test for test in self.seconds if file_of(test) in shared}
 
@@ -60,19 +68,27 @@ def read(folder: Path, root: Path) -> Covering:
         for name in data.measured_files():
             file = Path(name).relative_to(root).as_posix()
             for line, contexts in data.contexts_by_lineno(name).items():
+                if "" in contexts:
+                    found.at_import.add((file, line))
                 for context in filter(None, contexts):
                     found.lines[file, line].update(fixtures[context] if context.startswith(FIXTURE) else [context])
     return found
 
 
 def importers(root: Path, files: Collection[str]) -> dict[str, set[str]]:
-    """By file: which of the files import it, by name; not the packages that only pass names on."""
+    """By file: which of the files, and which files of tests, import it, by its own name or from its package."""
     found: dict[str, set[str]] = {file: set() for file in files}
-    for file in files:
+    for file in {*files, *tests_in(root)}:
         if not file.endswith("__init__.py"):
-            for other in imported(root, file) & set(files):
+            direct = imported(root, file)
+            through = [imported(root, package) for package in direct if package.endswith("__init__.py")]
+            for other in direct.union(*through) & found.keys():
                 found[other].add(file)
     return found
+
+
+def tests_in(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in (root / "tests").rglob("test_*.py"))
 
 
 def reaching(root: Path, folders: Collection[str] = PACKAGES) -> list[str]:
@@ -87,9 +103,8 @@ def reaching(root: Path, folders: Collection[str] = PACKAGES) -> list[str]:
             reached(other, seen)
         return seen
 
-    tests = sorted(path.relative_to(root).as_posix() for path in (root / "tests").rglob("test_*.py"))
     inside = tuple(f"{folder}/" for folder in folders)
-    return [test for test in tests if any(file.startswith(inside) for file in reached(test, set()))]
+    return [test for test in tests_in(root) if any(file.startswith(inside) for file in reached(test, set()))]
 
 
 def imported(root: Path, file: str) -> set[str]:
