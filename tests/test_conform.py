@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 from typing import Any
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 import fpemu as fp
 from fpemu.cli import main
+from fpemu.testing import conformance as conformance_module
 from fpemu.testing.conformance import FAILED, NEITHER, POLICY, STANDARD, conformance, examine, told
 from fpemu.testing.peers import PEERS, Peer
 
@@ -110,3 +112,14 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _wrong(source: str, target: str) -> Any:
     return lambda x: fp.encode(x, target, rounding="nearest-away")
+
+
+def test_ctrl_c_is_answered_by_the_command_alone_and_not_by_its_processes() -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as before:
+        heard = before.apply(signal.getsignal, (signal.SIGINT,))
+    with conformance_module._deaf_to_interrupts():
+        pool = context.Pool(1)
+    with pool:
+        assert pool.apply(signal.getsignal, (signal.SIGINT,)) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or heard is signal.SIG_IGN

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,7 +164,8 @@ def _isolated(peer: Peer, cases: list[tuple[str, str]], exhaustive: bool) -> Ite
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(peer, cases, exhaustive, sender), daemon=True)
-    process.start()
+    with _deaf_to_interrupts():
+        process.start()
     sender.close()
     left = list(cases)
     try:
@@ -180,6 +183,19 @@ def _isolated(peer: Peer, cases: list[tuple[str, str]], exhaustive: bool) -> Ite
         if process.is_alive() and left:
             process.terminate()
         process.join()
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started within inherits it: Ctrl-C reaches every process of a terminal, and this one alone is to answer it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard if heard is not None else signal.SIG_DFL)
 
 
 def _work(peer: Peer, cases: list[tuple[str, str]], exhaustive: bool, sender: Any) -> None:
