@@ -195,7 +195,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     words = "; ".join(
         f"2^{low:.0f} to 2^{high:.0f} ({name})"
         if low <= high
-        else f"none of {name} (2^{low:.0f} is needed, 2^{high:.0f} overflows)"
+        else f"none ({name}: 2^{low:.0f} is needed, and above 2^{high:.0f} a layer overflows)"
         for name, (low, high) in shared.items()
     )
     widths = listed([f"{at[name]['width']:.0f}" for name in names])

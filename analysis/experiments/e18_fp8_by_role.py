@@ -117,11 +117,12 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     bad, bad_bare = ([key for key in keys if worse(runs, BASE, *key)] for keys in (scaled, bare))
     at = medians(tensors, "task", "tensor", "format", "scaling")
     first = tasks[0]
-    better = all(
+    closer = [
         at[task, tensor, "e4m3", "current"]["sqnr_db"] > at[task, tensor, "e5m2", "current"]["sqnr_db"]
         for task in tasks
         for tensor in set(tensors.tensor)
-    )
+    ]
+    better = all(closer)
     recommended = [key for key in bad if key[1] == "e4m3/e5m2 current"]
     status = (
         "holds" if not recommended and better else "holds with conditions" if better else "does not hold at this scale"
@@ -132,7 +133,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         f"/ E5M2: {told(runs, BASE, first, 'e4m3/e5m2 current')} x 10^-3 nats; a change of seed: "
         f"{bound(runs, BASE, first) / 1e-3:.1f}), without scales {len(bare) - len(bad_bare)} of {len(bare)}; unscaled E4M3 zeroes "
         f"{percent(dead)} of the {first}'s last output gradients. With scales E4M3 has the higher SQNR "
-        f"for {'every tensor' if better else 'some tensors only, of those'} that {'was' if better else 'were'} looked at."
+        f"for {'every tensor' if better else f'{sum(closer)} of the {len(closer)} tensors'} that {'was' if better else 'were'} looked at."
     )
     findings = [
         Finding(

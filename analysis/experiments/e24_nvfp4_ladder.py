@@ -91,7 +91,8 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     single = ("head", "hadamard", "rows", "nearest")
     shown = [name for name in single if costs[name].low > 0]
     found = gaps(runs, BASE)
-    diverged = [name for name in RUNGS if name != BASE and worse(runs, BASE, "GPT", name)]
+    names = {name: rung.label for name, rung in RUNGS.items()} | {PLAIN: "NVFP4 without any of the ingredients"}
+    beyond = [names[name] for name in RUNGS if name != BASE and worse(runs, BASE, "GPT", name)]
     plain = costs[PLAIN].low > 0
     gone = not np.isfinite(runs.loss).all()
     status = (
@@ -105,9 +106,9 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         f"The whole recipe costs {told(runs, BASE, 'GPT', FULL)} x 10^-3 nats against BF16 (a change of seed: "
         f"{bound(runs, BASE, 'GPT') / 1e-3:.1f}), without any of the ingredients it costs {told(runs, BASE, 'GPT', PLAIN)} and MXFP4 costs "
         f"{told(runs, BASE, 'GPT', 'mxfp4')}; "
-        f"of the ingredients left out one at a time, {listed([RUNGS[name].label for name in shown]) or 'none'} costs more than the noise of the pairs. "
-        f"{'Something' if gone else 'Nothing'} "
-        f"diverges; {listed([RUNGS[name].label for name in diverged]) or 'nothing'} lies beyond a change of seed."
+        f"leaving out one ingredient costs more than the noise of the pairs in {len(shown)} of {len(single)} cases"
+        f"{f' ({listed([RUNGS[name].label for name in shown])})' if shown else ''}. {'Something' if gone else 'Nothing'} diverges; "
+        + (f"beyond a change of seed: {'; '.join(beyond)}." if beyond else "nothing lies beyond a change of seed.")
     )
     findings = tuple(
         Finding(f"{rung.label}: difference to BF16; to the whole recipe (10^-3 nats)", "not published at this size",

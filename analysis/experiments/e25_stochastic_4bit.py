@@ -124,6 +124,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     worse = {scheme: value(scheme, "nearest-even", 1) - value(scheme, "stochastic", 1) for scheme in SCHEMES}
     gained = {scheme: value(scheme, "stochastic", most) - value(scheme, "stochastic", 1) for scheme in SCHEMES}
     nearest = value("NVFP4", "nearest-even", most) - value("NVFP4", "nearest-even", 1)
+    word = "gains" if nearest > 0 else "loses"
     ideal = 10 * np.log10(most)
     pays = all(v > NOISIER for v in worse.values()) and all(
         value(scheme, "stochastic", most) > value(scheme, "nearest-even", most) + PAYS for scheme in SCHEMES
@@ -132,10 +133,10 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     status = "does not hold at this scale" if not pays else "holds" if unbiased else "holds with conditions"
     summary = (
         f"A single stochastic NVFP4 copy of Gaussian values is {worse['NVFP4']:.1f} dB worse than one rounded to nearest; the mean of {most} "
-        f"gains {gained['NVFP4']:.1f} dB where unbiased noise would gain {ideal:.1f}, and that of copies rounded to nearest gains "
-        f"{'nothing' if abs(nearest) < 0.05 else f'{nearest:.1f} dB'}: an E4M3 scale that was "
-        f"rounded down clips its block's largest element, every time. In MXFP4 under FLOOR, which clips more, it gains "
-        f"{gained['MXFP4, floor']:.1f} dB, under RCEIL, which never clips, {gained['MXFP4, rceil']:.1f}."
+        f"gains {gained['NVFP4']:.1f} dB where unbiased noise would gain {ideal:.1f}: an E4M3 scale that was rounded down clips its block's "
+        f"largest element, every time. The mean of {most} copies rounded to nearest "
+        f"{'gains nothing' if abs(nearest) < 0.05 else f'{word} {abs(nearest):.1f} dB'}. In MXFP4 the stochastic mean gains "
+        f"{gained['MXFP4, floor']:.1f} dB under FLOOR, which clips more, and {gained['MXFP4, rceil']:.1f} under RCEIL, which never clips."
     )
     findings = tuple(
         Finding(

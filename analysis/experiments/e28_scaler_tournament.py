@@ -209,7 +209,7 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     dead = zero_at == ZERO_AT and first == FIRST_INFINITE
     median = replays.groupby(["trace", "policy"]).median(numeric_only=True)
     fading = median.loc[FADING]
-    least, frugal = str(fading.skips.idxmin()), str(fading.wasted_exponents.idxmin())
+    least, frugal = (sorted(fading.index[column == column.min()]) for column in (fading.skips, fading.wasted_exponents))
     gave_up = sorted(set(replays[replays.stopped >= 0].policy))
     probing = fading.loc["logmax"].skips <= fading.loc["torch"].skips
     status = (
@@ -221,9 +221,11 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     )
     summary = (
         f"GradScaler's scale is zero after {zero_at} overflows in a row, and from 2^{first:.0f} down its inverse is infinite; with an interval "
-        f"of 200 it skips {short} of 3000 steady steps, from 2^32 its first {high}. On the fading trace {least} skips least "
-        f"({fading.loc[least].skips:.0f}), {frugal} leaves the fewest exponents unused ({fading.loc[frugal].wasted_exponents:.1f}); LogMax "
-        f"skips {fading.loc['logmax'].skips:.0f}, torch {fading.loc['torch'].skips:.0f}. Of all scalers {listed(gave_up) or 'none'} gave up on some trace."
+        f"of 200 it skips {short} of 3000 steady steps, from 2^32 its first {high}. On the fading trace "
+        f"{listed(least)} {'skips' if len(least) == 1 else 'skip'} least ({fading.skips.min():.0f}), "
+        f"{listed(frugal)} {'leaves' if len(frugal) == 1 else 'leave'} the fewest exponents unused ({fading.wasted_exponents.min():.1f}); "
+        f"LogMax skips {fading.loc['logmax'].skips:.0f}, torch {fading.loc['torch'].skips:.0f}. "
+        f"{f'On some trace {listed(gave_up)} gave up' if gave_up else 'No scaler gave up on any trace'}."
     )
     findings = [
         Finding(

@@ -156,8 +156,8 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
     summary = (
         f"A block dies below {ratio:.2e} of the largest element (predicted {predicted:.2e}): of rows spread by 2, 4 and 6 binades "
         f"{percent(dead[2])}, {percent(dead[4])} and {percent(dead[6])} of the blocks die, with at most "
-        f"{max(at['NVFP4', sd]['energy_lost'] for sd in SPREADS):.0e} of the energy. A scale for each row saves all of them"
-        f"{f' but {percent(rows)}' if rows else ''}; MXFP4 loses "
+        f"{max(at['NVFP4', sd]['energy_lost'] for sd in SPREADS):.0e} of the energy. With a scale for each row "
+        f"{f'up to {percent(rows)} of the blocks die' if rows else 'none dies'}; MXFP4 loses "
         f"{percent(at['MXFP4', 6]['dead'])} of the blocks at 6 binades; a least scale of 2^-6 kills "
         f"{percent(at['least scale 2^-6', 4]['dead'])} at 4 binades."
     )
