@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import subprocess
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
+COPIES = ExitStack()  # closed at the end of the test run: workers of xdist end without what Python does at exit
 
 
 def _git(*arguments: str, given: bytes = b"") -> bytes:
@@ -25,7 +26,6 @@ def committed_reports() -> Path:
     files = _git("ls-files", "-z", "reports")
     if not files or not _git("status", "--porcelain", "--", "reports").strip():
         return ROOT / "reports"
-    folder = TemporaryDirectory(prefix="fpemu-reports-")
-    atexit.register(folder.cleanup)
-    _git("checkout-index", "-z", "--stdin", f"--prefix={folder.name}/", given=files)
-    return Path(folder.name) / "reports"
+    folder = COPIES.enter_context(TemporaryDirectory(prefix="fpemu-reports-"))
+    _git("checkout-index", "-z", "--stdin", f"--prefix={folder}/", given=files)
+    return Path(folder) / "reports"

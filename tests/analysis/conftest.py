@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 import analysis.experiments
+from tests.analysis import committed
 from tests.analysis.fakes import Fakes
+
+
+def pytest_unconfigure() -> None:
+    committed.COPIES.close()
 
 
 @pytest.fixture
