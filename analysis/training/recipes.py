@@ -149,10 +149,10 @@ def _fp8(name: str, backward: str, **scaling: Any) -> Recipe:
     return _scaled(name, forward, forward, back, engine="hopper.wgmma", promote_every=128)
 
 
-def _blocks(name: str, backward: str) -> Recipe:
+def _blocks(name: str) -> Recipe:
     """Float8BlockScaling: 1 x 128 along the sum, 128 x 128 for weights, E4M3."""
     small, large = Operand("e4m3", scaling="tiles", block=(1, 128)), Operand("e4m3", scaling="tiles", block=(128, 128))
-    return _scaled(name, large, small, replace(small, format=backward), engine="hopper.wgmma", promote_every=128)
+    return _scaled(name, large, small, small, engine="hopper.wgmma", promote_every=128)
 
 
 def _mx(name: str, forward: str, backward: str, rule: str) -> Recipe:
@@ -181,7 +181,7 @@ _ROWS = (
     _fp8("fp8-current", "e5m2", scaling="current"),
     _fp8("fp8-current-e4m3", "e4m3", scaling="current"),
     _fp8("fp8-unscaled", "e5m2"),
-    _blocks("fp8-blocks", "e4m3"),
+    _blocks("fp8-blocks"),
     _mx("mxfp8", "e4m3", "e4m3", "rceil"),
     _mx("mxfp8-e5m2", "e4m3", "e5m2", "rceil"),
     _mx("mxfp4", "e2m1", "e2m1", "floor"),

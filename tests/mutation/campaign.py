@@ -21,8 +21,19 @@ from tests.mutation import covering, recorder, trial
 from tests.mutation.candidates import Mutant, draw, files, mutants, required_arguments
 
 OWN = Path(__file__).parents[2]
-COPIED = ("analysis", "benchmarks", "fpemu", "tests", "reports", "README.md", "CHANGELOG.md")
-COPIED += ("pyproject.toml", "setup.cfg", "tox.ini")
+# the history, environments, caches and quick results stay behind
+LEFT_BEHIND = (
+    ".git",
+    ".tox",
+    ".venv",
+    ".cache",
+    ".*_cache",
+    ".hypothesis",
+    "__pycache__",
+    ".partial",
+    "quick",
+    "*.egg-info",
+)
 # what only draws and reports: with it changed, outcomes stand
 DRAWING = ("__main__.py", "candidates.py", "operators.py", "report.py", "survivors.toml")
 KILLED, TIMED_OUT, SURVIVED, UNCOVERED = "killed", "timed out", "survived", "not covered"
@@ -86,13 +97,12 @@ class Campaign:
         """The tree as it is now; times of files are kept, by which Numba knows what it compiled."""
         self.work.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.tree, ignore_errors=True)
-        self.tree.mkdir()
-        ignore = shutil.ignore_patterns("__pycache__", ".partial")
-        for name in COPIED:
-            if (self.root / name).is_dir():
-                shutil.copytree(self.root / name, self.tree / name, ignore=ignore)
-            elif (self.root / name).exists():
-                shutil.copy2(self.root / name, self.tree / name)
+        named = shutil.ignore_patterns(*LEFT_BEHIND)
+
+        def left_behind(folder: str, names: list[str]) -> set[str]:
+            return named(folder, names) | {name for name in names if Path(folder, name).resolve() == self.work}
+
+        shutil.copytree(self.root, self.tree, ignore=left_behind)
 
     def drawn(self) -> list[Mutant]:
         """Of all candidates, or of those in the files asked for; not in functions for libraries that are not installed."""

@@ -30,8 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def caches_in(name: str) -> list[Any]:
-    """The cached functions of a module."""
-    return [value for value in vars(sys.modules[name]).values() if hasattr(value, "cache_clear")]
+    """The cached functions that a module defines."""
+    values = vars(sys.modules[name]).values()
+    return [value for value in values if hasattr(value, "cache_clear") and value.__module__ == name]
 
 
 class Recorder:
