@@ -167,9 +167,8 @@ def test_few_random_bits_are_always_found(bits: int, variant: str) -> None:
     assert bits <= int(report.faults[0].detail.split()[0]) <= bits + 1
 
 
-@pytest.mark.parametrize(
-    ("source", "target"), [("float32", "e4m3"), pytest.param("float64", "fp16", marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("source", "target"), [("float32", "e4m3"), ("float64", "fp16")])
 def test_sixteen_random_bits_are_found_with_many_draws(source: str, target: str) -> None:
     function = stochastic(target, random_bits=16)
     few = check_stochastic(function, target, source=source, draws=FEW)

@@ -211,6 +211,15 @@ def _threads(threads: None) -> None:
 
 
 @pytest.mark.nojit
+@pytest.mark.parametrize("name", ["encode fp16", "encode float16", "quantize", "decode e4m3", "cast", "pack"])
+def test_kernels_as_python_do_not_depend_on_modes(name: str) -> None:
+    right = digest(CALLS[name]())
+    for modes_of in ("up FTZ+DAZ", "toward-zero keep"):
+        with thread_in(MODES[modes_of]):
+            got = CALLS[name]()
+        assert digest(got) == right, modes_of
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_no_result_depends_on_modes_or_threads(name: str) -> None:
     call = CALLS[name]

@@ -206,6 +206,7 @@ def test_positive():
 """
 
 
+@pytest.mark.exhaustive
 def test_a_small_project(tmp_path: Path) -> None:
     """What tests hold is killed, an endless loop is stopped, the rest is alive; nothing is written but in the working folder."""
     root, work = tmp_path / "project", tmp_path / "work"
