@@ -13,7 +13,8 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import modes
@@ -220,18 +221,31 @@ def test_kernels_as_python_do_not_depend_on_modes(name: str) -> None:
         assert digest(got) == right, modes_of
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_no_result_depends_on_modes_or_threads(name: str) -> None:
+# Each rounding direction, each way to flush, one thread and two.
+SOME = (("up FTZ+DAZ", 1), ("down keep", 2), ("toward-zero DAZ", 1), ("nearest FTZ", 2), ("up FTZ+DAZ", 2))
+
+
+def depends_not(name: str, combinations: Iterable[tuple[str, int]]) -> None:
     call = CALLS[name]
     fp.set_threads(1)
     right = digest(call())
-    for word in MODES.values():
-        for count in (1, 2):
-            fp.set_threads(count)
-            with thread_in(word):
-                got, left = call(), current()
-            assert left == environment.REGISTER.default | word, "the caller's modes are not what they were"
-            assert digest(got) == right, (hex(word), count)
+    for named, count in combinations:
+        fp.set_threads(count)
+        with thread_in(MODES[named]):
+            got, left = call(), current()
+        assert left == environment.REGISTER.default | MODES[named], "the caller's modes are not what they were"
+        assert digest(got) == right, (named, count)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_result_depends_on_modes_or_threads(name: str) -> None:
+    depends_not(name, SOME)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", CALLS)
+def test_no_result_depends_on_any_mode(name: str) -> None:
+    depends_not(name, product(MODES, (1, 2)))
 
 
 @pytest.mark.parametrize(
