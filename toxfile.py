@@ -11,15 +11,17 @@ from tox.config.sets import ConfigSet
 from tox.plugin import impl
 from tox.session.state import State
 
-# Measured on 2 otherwise idle cores, environments installed.
+# Measured on 2 cores that other programs used too, environments installed.
 TAKES = {
-    "": "about 7 minutes on 2 cores, of which the compiled tests (py) take about 5",
-    "py": "about 5 minutes on 2 cores",
+    "": "about 10 minutes on 2 cores, of which the compiled tests (py) take about 7",
+    "py": "about 7 minutes on 2 cores",
     "nojit": "about 1 minute on 2 cores",
     "cudasim": "about 1 minute on 2 cores",
-    "lab": "3 to 5 minutes on 2 cores",
+    "lab": "4 to 6 minutes on 2 cores",
     "exhaustive": "tens of minutes",
     "ptx": "10 minutes on 2 cores",
+    "torch": "about 3 minutes on 2 cores",
+    "mutation": "up to 40 minutes on 2 cores",
 }
 RUNS = ("legacy", "run", "run-parallel")
 

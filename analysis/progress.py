@@ -18,7 +18,7 @@ from analysis.results import Result, ResultError
 from analysis.runner import Watch
 
 LINE_EVERY = 60.0  # seconds between two lines of a run whose output is no terminal
-QUICK = "3 to 5 minutes on 2 cores"  # all experiments, compiled code kept from an earlier run or not
+QUICK = "4 to 6 minutes on 2 cores"  # all experiments, compiled code kept from an earlier run or not
 
 
 class Reporter(Protocol):

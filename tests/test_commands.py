@@ -112,4 +112,4 @@ def test_tox_says_first_how_long_it_takes(tmp_path: Path) -> None:
         [sys.executable, "-m", "tox", "run", "-e", "lab,nothing_of_this_name", "--workdir", str(tmp_path)],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
-    assert done.stderr.splitlines()[0].startswith("lab: 3 to 5 minutes on 2 cores")
+    assert done.stderr.splitlines()[0].startswith("lab: 4 to 6 minutes on 2 cores")
