@@ -261,6 +261,14 @@ def test_threads_that_were_started_in_other_modes_do_not_keep_them(name: str) ->
     assert digest(CALLS[name]()) == right
 
 
+def test_threads_of_ours_begin_in_the_default_modes() -> None:
+    threads._pool.cache_clear()
+    fp.set_threads(2)
+    with thread_in(MODES["up FTZ+DAZ"]):
+        seen = threads.map_parts(lambda _: current(), list(range(8)))
+    assert set(seen) == {environment.REGISTER.default}
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_no_result_depends_on_numpys_error_state(name: str) -> None:
     """Overflow, underflow and NaN are what the library is about: they are no errors of its own steps."""
