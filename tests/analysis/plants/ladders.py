@@ -138,7 +138,7 @@ def recipes(ms_bf16: float = 10.0, ms_pure: float = 10.0, ms_tf32: float = 50.0,
         "bf16-pure": ms_pure,
         "tf32": ms_tf32,
         "fp32": 1.0,
-        "fp32-blas": 0.25,
+        "fp32-blas": 0.5,
         "fp16-dynamic": 7.0,
     }
     table["ms"] = table.recipe.map({name: times.get(name, 3.0) for name in experiment.RUNGS}) * table.seed.map(
