@@ -11,7 +11,7 @@ from tox.config.sets import ConfigSet
 from tox.plugin import impl
 from tox.session.state import State
 
-# Measured on 2 cores that other programs used too, environments installed.
+# Measured on 2 cores that other programs used too, environments installed; of the last two no whole run has been timed.
 TAKES = {
     "": "about 10 minutes on 2 cores, of which the compiled tests (py) take about 7",
     "py": "about 7 minutes on 2 cores",
@@ -20,8 +20,8 @@ TAKES = {
     "lab": "4 to 6 minutes on 2 cores",
     "exhaustive": "tens of minutes",
     "ptx": "10 minutes on 2 cores",
-    "torch": "about 3 minutes on 2 cores",
-    "mutation": "up to 40 minutes on 2 cores",
+    "torch": "a few minutes",
+    "mutation": "half an hour or more",
 }
 RUNS = ("legacy", "run", "run-parallel")
 

@@ -36,7 +36,7 @@ from numba.misc.appdirs import user_cache_dir
 from fpemu.notice import notice
 
 # By module: what is compiled, and the seconds that the first of its kind takes on a machine without anything kept
-# (measured on 2 cores of a server processor, alone).
+# (2 cores of a server processor; those of matrix products and block scaling are estimates).
 KINDS = {
     "cpu": ("conversions", 5),
     "cpu_arithmetic": ("arithmetic", 9),
