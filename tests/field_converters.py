@@ -113,6 +113,19 @@ def overflows_at_max(target: str, source: str) -> Converter:
     return convert
 
 
+def overflows_too_soon(target: str, source: str) -> Converter:
+    """What rounds to the largest finite value from above overflows."""
+    format = FORMATS[target]
+
+    def convert(x: Array) -> Array:
+        overflowed = np.inf if format.infinities else np.nan
+        return np.where(
+            np.abs(x) > format.max, np.copysign(overflowed, x), fp.quantize(np.asarray(x, np.float64), target)
+        )
+
+    return convert
+
+
 def goes_beyond(target: str, source: str) -> Converter:
     """Its largest finite value is one too large."""
     format = FORMATS[target]

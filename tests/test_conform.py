@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from click.testing import CliRunner
 
 import fpemu as fp
 from fpemu.cli import main
+from fpemu.stacks import Row, Stack
+from fpemu.testing import check_conversion
 from fpemu.testing import conformance as conformance_module
-from fpemu.testing.conformance import FAILED, NEITHER, POLICY, STANDARD, conformance, examine, told
+from fpemu.testing.conformance import FAILED, NEITHER, POLICY, STANDARD, UNDESCRIBED, conformance, examine, told
 from fpemu.testing.peers import PEERS, Peer
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +35,10 @@ def _raises(source: str, target: str) -> Any:
 
 def _crashes(source: str, target: str) -> Any:
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _crashes_on_e5m2(source: str, target: str) -> Any:
+    return _crashes(source, target) if target == "float8_e5m2" else lambda x: fp.encode(x, target)
 
 
 def fake(convert: Any, stack: str = "torch>=2.13", sources: tuple[str, ...] = ("float32",)) -> Peer:
@@ -61,11 +68,73 @@ def test_verdicts(
     json.dumps(outcome.data())
 
 
+def _says_much(source: str, target: str) -> Any:
+    raise RuntimeError("a line\n  " + "and more of it " * 100)
+
+
+def test_what_is_raised_is_told_in_one_line_of_bounded_length() -> None:
+    error = examine(fake(_says_much), source="float32", target="float8_e5m2").error
+    assert error.startswith("RuntimeError: a line and more of it and more") and len(error) == 300
+
+
+@pytest.mark.parametrize(("target", "standard"), [("float8_e8m0fnu", False), ("float8_e5m2", True)])
+def test_where_no_policy_is_stated_the_note_says_why(
+    monkeypatch: pytest.MonkeyPatch, target: str, standard: bool
+) -> None:
+    """Held against the standard where there is one."""
+    stack = Stack("odd", "", (), (Row((target,), ("float32",), None, note="by a table of its own"),))
+    monkeypatch.setattr(Peer, "of_stack", lambda peer: stack)
+    outcome = examine(fake(_wrong), source="float32", target=target)
+    assert (outcome.error, outcome.keeps_policy, outcome.standard) == ("by a table of its own", None, None)
+    assert (outcome.against_standard is not None) == outcome.has_standard == standard
+    assert outcome.verdict == UNDESCRIBED and ("ties away" if standard else outcome.error) in told(outcome)
+
+
 def test_a_crash_is_an_outcome_and_the_next_stack_runs() -> None:
     numpy = next(peer for peer in PEERS if peer.stack == "numpy")
     outcomes = list(conformance([fake(_crashes, "numpy"), numpy], isolated=True))
     assert [outcome.verdict for outcome in outcomes] == [FAILED] + [STANDARD] * 3
     assert "SIGSEGV" in outcomes[0].error
+
+
+def test_what_came_before_a_crash_is_kept() -> None:
+    peer = Peer("torch>=2.13", "numpy", _crashes_on_e5m2, ("float32",))
+    targets = [target for _, target in peer.cases()]
+    last = targets.index("float8_e5m2")
+    outcomes = list(conformance([peer], isolated=True))
+    assert [one.target for one in outcomes] == targets and 0 < last < len(targets) - 1
+    assert [one.failed for one in outcomes] == [False] * last + [True] * (len(targets) - last)
+
+
+def test_how_a_process_ended_in_words() -> None:
+    ended = {-int(signal.SIGSEGV): "SIGSEGV", 3: "exit code 3", 0: "exit code 0", None: "exit code None"}
+    assert {code: conformance_module._ending(code) for code in ended} == ended
+
+
+def test_a_peer_s_process_ends_with_this_one() -> None:
+    outcomes = conformance([peer for peer in PEERS if peer.stack == "numpy"], isolated=True)
+    next(outcomes)
+    assert [process.daemon for process in multiprocessing.active_children()] == [True]
+    outcomes.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("source", "exhaustive", "every"), [
+    ("float32", True, True), ("float32", False, False), ("float16", True, False)])  # fmt: skip
+def test_all_inputs_are_those_of_float32(
+    monkeypatch: pytest.MonkeyPatch, source: str, exhaustive: bool, every: bool
+) -> None:
+    asked = []
+
+    def check(function: Any, cast: Any, **more: Any) -> Any:
+        asked.append(more.pop("exhaustive"))
+        return check_conversion(function, cast, **more)
+
+    monkeypatch.setattr(conformance_module, "check_conversion", check)
+    peer = Peer("torch>=2.13", "numpy", _like("torch>=2.13"), (source,))
+    monkeypatch.setattr(Peer, "cases", lambda peer: [(source, "float8_e4m3fn"), (source, "float8_e5m2")])
+    assert [one.keeps_policy for one in conformance([peer], exhaustive=exhaustive)] == [True, True]
+    assert asked and set(asked) == {every}
 
 
 # Where an installed library does not keep the policy that its row states, and how.
@@ -84,6 +153,16 @@ def test_installed_stacks_do_what_their_rows_say(peer: Peer) -> None:
     for outcome in conformance([peer]):
         known = (outcome.package, outcome.target) in DEVIATES
         assert outcome.verdict not in (NEITHER, FAILED) or known, told(outcome)
+
+
+@pytest.mark.parametrize(
+    ("version", "stack"),
+    [("1.13.1", "torch<=2.12"), ("2.12.1", "torch<=2.12"), ("2.13.0+cpu", "torch>=2.13"), ("3.0a0", "torch>=2.13")],
+)
+def test_one_row_is_for_an_installed_version(monkeypatch: pytest.MonkeyPatch, version: str, stack: str) -> None:
+    monkeypatch.setattr("fpemu.testing.peers.metadata.version", lambda package: version)
+    of_torch = [replace(peer) for peer in PEERS if peer.package == "torch"]
+    assert [peer.stack for peer in of_torch if peer.is_installed] == [stack]
 
 
 def run(*arguments: str, code: int) -> str:
@@ -115,11 +194,12 @@ def _wrong(source: str, target: str) -> Any:
 
 
 def test_ctrl_c_is_answered_by_the_command_alone_and_not_by_its_processes() -> None:
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as before:
-        heard = before.apply(signal.getsignal, (signal.SIGINT,))
-    with conformance_module._deaf_to_interrupts():
-        pool = context.Pool(1)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it
+    try:
+        with conformance_module._deaf_to_interrupts():
+            pool = multiprocessing.get_context("spawn").Pool(1)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, heard)
     with pool:
         assert pool.apply(signal.getsignal, (signal.SIGINT,)) is signal.SIG_IGN
-    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or heard is signal.SIG_IGN

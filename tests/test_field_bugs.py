@@ -9,6 +9,7 @@ import field_converters as made
 import numpy as np
 import pytest
 from implementations import JIT
+from syrupy.assertion import SnapshotAssertion
 
 import fpemu as fp
 from fpemu import FORMATS
@@ -96,6 +97,7 @@ BUGS: dict[str, Bug] = {
     "largest too small": Bug(made.clamps_below, ("largest finite value off by one",), (*OVERFLOWING, WIDE[2]), "ends at"),
     "largest overflows": Bug(made.overflows_at_max, ("largest finite value off by one",), OVERFLOWING, "ends at"),
     "largest too large": Bug(made.goes_beyond, ("largest finite value off by one",), OVERFLOWING, "goes on to"),
+    "overflows too soon": Bug(made.overflows_too_soon, ("wrong overflow threshold",), OVERFLOWING),
     "no sticky bit": Bug(made.loses_sticky(1), ("lost sticky bit",), (*ALL, WIDE[2])),
     "a sticky bit of few": Bug(made.loses_sticky(3), ("lost sticky bit",), (*WIDE[:2], *NARROW, *FNUZ)),
     "no sticky bit in the shift": Bug(made.loses_sticky(2, True), ("lost sticky bit",), SUBNORMAL),
@@ -106,6 +108,7 @@ BUGS: dict[str, Bug] = {
     "the sign": Bug(made.drops_sign, ("wrong sign",), ALL, "negative numbers become positive"),
     # Two at once: neither hides the other.
     "NaN and truncation": Bug(made.both(made.nan_to(0.0), made.truncates), ("NaN dropped", "truncates"), OVERFLOWING),
+    "NaN and overflow": Bug(made.both(made.nan_to(0.0), made.overflows_too_soon), ("NaN dropped", "wrong overflow threshold"), OVERFLOWING),
     "NaN and sticky": Bug(made.both(made.nan_to(0.0), made.loses_sticky(2)), ("NaN dropped", "lost sticky bit"), OVERFLOWING),
     "E8M0, sign and truncation": Bug(
         made.after_abs(made.truncates), ("wrong result of negative numbers", "truncates"), E8M0),
@@ -122,7 +125,10 @@ CASES = [(name, source, target) for name, bug in BUGS.items() for source, target
 
 
 @pytest.mark.parametrize(("name", "source", "target"), CASES, ids=["-".join(case).replace(" ", "_") for case in CASES])
-def test_a_field_bug_has_its_name_and_no_other(name: str, source: str, target: str) -> None:
+def test_a_field_bug_has_its_name_and_no_other(
+    name: str, source: str, target: str, snapshot: SnapshotAssertion
+) -> None:
+    """And the whole report reads as it was read before, where all inputs are tried, so that none is drawn."""
     bug = BUGS[name]
     report = check_conversion(bug.make(target, source), target, source=source, **(bug.policies or {}))
     found = [fault.name for fault in report.faults]
@@ -134,6 +140,7 @@ def test_a_field_bug_has_its_name_and_no_other(name: str, source: str, target: s
     for fault in report.faults:
         assert fault.example is not None and fault.example.kind == fault.name and fault.region in fault.regions
     assert f"named    {report.classified:,} of the {report.failing:,} wrong inputs" in str(report)
+    assert not report.exhaustive or str(report) == snapshot
 
 
 # ---- parts, and what has no name -------------------------------------------------------------------------------------
@@ -149,11 +156,14 @@ PARTS: dict[str, tuple[Callable[[Array], Array], dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_fault_of_some_numbers_is_named_for_those(name: str) -> None:
+def test_a_fault_of_some_numbers_is_named_for_those(name: str, snapshot: SnapshotAssertion) -> None:
     condition, policies, fault, detail = PARTS[name]
     report = check_conversion(_where(condition, made.right("e4m3", **policies)), "e4m3")
     assert {one.name for one in report.faults} - {"loses -0"} == {fault}, str(report)
     assert any(detail in one.detail for one in report.faults), str(report)
+    assert (
+        str(check_conversion(_where(condition, made.right("e4m3", **policies)), "e4m3", source="float16")) == snapshot
+    )
 
 
 def test_a_wrong_sign_does_not_hide_a_wrong_magnitude() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutation.candidates import Mutant, draw, files, mutants, required_arguments, shares
-from tests.mutation.covering import reaching, within
+from tests.mutation.covering import in_order, reaching
 from tests.mutation.report import reasons, spot, wilson
 
 ROOT = Path(__file__).parents[1]
@@ -132,9 +132,7 @@ def test_wilson(successes: int, number: int, low: float, high: float) -> None:
 
 def test_quick_tests_come_first_and_files_stay_together() -> None:
     seconds = {"slow::a": 5.0, "slow::b": 1.0, "quick::a": 2.0, "quick::b": 1.0}
-    assert within(seconds, seconds, 100) == ["quick::b", "quick::a", "slow::b", "slow::a"]
-    assert within(seconds, seconds, 4) == ["quick::b", "quick::a", "slow::b"]
-    assert within(["slow::a"], seconds, 1) == ["slow::a"]  # never none
+    assert in_order(seconds, seconds) == ["quick::b", "quick::a", "slow::b", "slow::a"]
 
 
 def test_files_of_tests_that_reach_the_code() -> None:
@@ -243,6 +241,10 @@ def test_a_small_project(tmp_path: Path) -> None:
     assert again.returncode == 1
     assert f"0 mutants to try, {len(status)} tried before or not covered" in again.stdout
     assert "below the bound" in again.stdout
+
+    hasty = [*command, "--seconds", "0", "--work", str(tmp_path / "hasty")]
+    ended = subprocess.run(hasty, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0 and "; 1 tests passed, 4 left out; no reason given" in ended.stdout, ended.stdout
 
     (root / "tests/test_small.py").write_text(TESTS + "\n\ndef test_wrong():\n    assert positive(0)\n")
     broken = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

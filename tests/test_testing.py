@@ -22,7 +22,11 @@ from fpemu.testing import (
     assert_conversion,
     check_conversion,
     check_roundtrip,
+    conversion,
 )
+from fpemu.testing.functions import Subject
+from fpemu.testing.inputs import RANDOM, Source
+from fpemu.testing.regions import points
 
 Array = np.ndarray[Any, Any]
 compiled = pytest.mark.skipif(not JIT, reason="takes too long without the compiler")
@@ -126,6 +130,46 @@ def test_counterexamples_are_simple_and_told_bit_by_bit() -> None:
     assert saturating is not None and saturating.x == 512
 
 
+def _reading(x: float) -> tuple[int, int, bool]:
+    """How hard a number is to read: bits of the fraction, distance of the exponent from 0, whether it is negative."""
+    significand, exponent = math.frexp(abs(x))
+    whole = int(significand * 2**53)
+    return 53 - (whole & -whole).bit_length(), abs(exponent - 1), x < 0
+
+
+@pytest.mark.parametrize("source", ["float16", "float32", "float64"])
+def test_numbers_in_the_order_of_how_easy_they_are_to_read(source: str) -> None:
+    of = Source.of(source)
+    rng, last = np.random.default_rng(7), float(np.finfo(of.dtype).eps)
+    x = rng.integers(1, 33, 300) / 16 * 2.0 ** rng.integers(-9, 9, 300) * rng.choice([-1, 1], 300)
+    x = np.concatenate([x, [1 + last, -1 - last, 1 + 2 * last, 2 + 2 * last]]).astype(of.dtype)
+    order = conversion._simplicity(x.view(f"u{x.itemsize}"), of)
+    assert order.tolist() == sorted(range(x.size), key=lambda at: _reading(float(x[at])))
+
+
+# ---- inputs -----------------------------------------------------------------------------------------------------------
+def test_all_inputs_come_in_pieces_and_each_once() -> None:
+    source = Source.of("float16")
+    pieces = list(source.all(chunk=1 << 14))
+    assert [piece.size for piece in pieces] == [1 << 14] * 4 and {piece.dtype for piece in pieces} == {np.dtype("u2")}
+    np.testing.assert_array_equal(np.concatenate(pieces), np.arange(1 << 16))
+    assert [piece.size for piece in source.all()] == [1 << 16]
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_chosen_inputs_lie_at_every_distance_from_ties_and_values_in_both_signs(name: str) -> None:
+    source = Source.of(name)
+    bits = source.chosen(FORMATS["e4m3"], seed=3)
+    chosen, sign = set(bits.tolist()), 1 << (source.bits - 1)
+    for region in ("tie", "value"):
+        centres = points(region, "e4m3", source.dtype)
+        for centre in centres[:: max(1, centres.size // 64)].view(bits.dtype).tolist():
+            near = {centre + side * 2**k for k in range(np.finfo(source.dtype).nmant) for side in (1, -1)}
+            assert {centre, *near} <= chosen and {x | sign for x in (centre, *near)} <= chosen
+    drawn = bits[-RANDOM:]
+    assert np.array_equal(drawn, np.random.default_rng(3).integers(0, 1 << source.bits, RANDOM, dtype=drawn.dtype))
+
+
 RIGHT = [
     ("float32", "e4m3", {}),
     ("float64", "e4m3", {"rounding": "up", "overflow": "propagate"}),
@@ -190,6 +234,45 @@ def test_ml_dtypes_rounds_float64_twice() -> None:
         pytest.skip("this ml_dtypes rounds once")
     assert report.fault == "double rounding"
     assert report.implements == Cast("e4m3", via="float32")
+
+
+def test_what_a_policy_flushes_is_told_of_its_source() -> None:
+    """A float16 subnormal is none of float64's."""
+    function = lambda x: fp.encode(x.astype(np.float64), "bf16")  # noqa: E731
+    report = check_conversion(function, source="float16", target="bf16", subnormals="flush-input")
+    assert report.fault == "keeps subnormals" and report.failing == 2 * 1023
+    assert report.counterexample is not None and report.counterexample.right == 0
+    assert "right    0, code 0x0000" in report.explanation
+
+
+# ---- pieces of all inputs --------------------------------------------------------------------------------------------
+def test_wrong_inputs_are_counted_all_and_kept_to_a_bound() -> None:
+    source, cast = Source.of("float32"), Cast("e4m3")
+    check = conversion._Check(Subject(to_e4m3(rounding="toward-zero"), cast.format), source, cast)
+    for value, shift in ((1.0, 0), (1.125, -30_000), (1.5, -30_000), (1.5, -30_000), (3.25, -30_000)):
+        first = int(np.float32(value).view(np.uint32)) + shift  # from 1 on all are right, just below a value all wrong
+        check.add(np.arange(first, first + 30_000, dtype=np.uint32))
+    assert (check.tried, check.failing) == (150_000, 120_000)
+    assert [seen.bits.size for seen in check.kept] == [30_000, 30_000, 5_536] and not any(
+        seen.right.any() for seen in check.kept
+    )
+    report = check.report(exhaustive=False, forbid_mutation=False)
+    assert (report.looked_at, report.failing, report.fault) == (60_000, 120_000, "truncates")  # each once
+    assert "of the 120,000 wrong inputs of 60,000 looked at" in str(report)
+
+
+def test_a_progress_bar_is_shown_on_demand_and_leaves_nothing(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = [np.zeros(3), np.zeros(5)]
+    assert [piece.size for piece in conversion._shown(pieces, 8, show=False)] == [3, 5]
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert [piece.size for piece in conversion._shown(pieces, 8, show=True)] == [3, 5]
+    out, err = capfd.readouterr()
+    assert not out and "inputs" in err and "100%" in err
+    assert err.rindex("\x1b[2K") > err.rindex("100%")  # the line is erased
 
 
 @pytest.mark.exhaustive

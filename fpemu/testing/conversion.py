@@ -129,7 +129,7 @@ class _Check:
 
     def results(self, bits: NDArray[Any]) -> Seen:
         """Inputs, what the function makes of them, and whether that is right; what is right is worked out first."""
-        right = self.source.right(bits.copy(), self.cast)
+        right = self.source.right(bits, self.cast)
         got = self.subject(self.source.given(bits.copy()))
         return Seen(bits, got, same(got, right, self.cast.format))
 
@@ -193,7 +193,7 @@ class _Check:
                 self.notes.append(f"refuses {one.layout} input: {one.refusal}")
                 continue
             before = few.at(np.array([place[pattern] for pattern in one.bits.tolist()], np.intp))
-            right = same(one.results, self.source.right(one.bits.copy(), self.cast), self.cast.format)
+            right = same(one.results, self.source.right(one.bits, self.cast), self.cast.format)
             wrong = np.flatnonzero(before.right & ~right)
             if wrong.size:
                 at = wrong[_simplicity(one.bits[wrong], self.source)[0]]

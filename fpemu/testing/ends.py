@@ -70,7 +70,7 @@ def _by_threshold(of: Evidence, where: Mask) -> None:
     near = where & (of.places.magnitude <= 2 * of.largest[2] - of.largest[1])
     further = of.among("overflow") & ~near
     got, right = words(of.got, of), words(of.right, of)
-    seen = {*np.unique(got[further]).tolist(), *np.unique(right[of.among("overflow")]).tolist()}
+    seen = {*got[further].tolist(), *right[of.among("overflow")].tolist()}
     ends = seen & {"NaN", "infinity", "the largest finite value"}
     of.name(near & np.isin(got, sorted(ends)) & of.open, "wrong overflow threshold")
     by_words(of, where, "wrong overflow result")

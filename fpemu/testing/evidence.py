@@ -72,7 +72,7 @@ class Evidence:
     def largest(self) -> tuple[float, float, float]:
         """The value below the largest finite one, that one, and the next on the ladder."""
         format = self.cast.format
-        last = np.array([max(format.max_code - 1, 0), format.max_code], format.code_dtype)
+        last = np.array([format.max_code - 1, format.max_code], format.code_dtype)
         below, largest = decode(last, format, dtype=np.float64).tolist()
         return below, largest, float(Places.of(np.array([largest]), format).outer[0])
 

@@ -219,7 +219,7 @@ def _generic(of: Evidence) -> None:
 def is_monotone(x: Array, values: Array) -> bool:
     """Whether larger inputs never give smaller results, NaNs aside."""
     kept = ~(np.isnan(x) | np.isnan(values))
-    order = np.argsort(x[kept], kind="stable")
+    order = np.argsort(x[kept])
     sorted_x, sorted_values = x[kept][order], values[kept][order]
     drops = sorted_values[1:] < sorted_values[:-1]
     return not bool((drops & (sorted_x[1:] > sorted_x[:-1])).any())

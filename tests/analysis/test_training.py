@@ -248,11 +248,14 @@ def test_agreement_counts_and_sums_by_hand() -> None:
 def test_pooling_is_the_agreement_of_the_joined_tensors() -> None:
     rng = np.random.default_rng(0)
     parts = [(g, g + rng.normal(0, 0.1, n).astype(np.float32)) for n in (5, 8) for g in [rng.random(n, np.float32)]]
+    for (_, e), zeros in zip(parts, (2, 3), strict=True):
+        e[:zeros] = 0
     joined = agree(*(np.concatenate(side) for side in zip(*parts, strict=True)))
     pooled = agree(*parts[0]) + agree(*parts[1])
     assert pooled.cosine == pytest.approx(joined.cosine, abs=1e-14)
     assert pooled.sqnr_db == pytest.approx(joined.sqnr_db)
-    assert (pooled.size, pooled.nonzero) == (13, joined.nonzero)
+    assert (pooled.size, pooled.nonzero, pooled.new_zero) == (13, joined.nonzero, 5)
+    assert (pooled.energy, pooled.energy_zeroed) == pytest.approx((joined.energy, joined.energy_zeroed))
 
 
 def test_one_overflow_spoils_the_pool() -> None:

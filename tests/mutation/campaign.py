@@ -45,7 +45,7 @@ class CampaignError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutant: killer is the test that failed first, tests how many it ran against, left_out those beyond the time."""
+    """What became of a mutant: killer is the test that failed first, tests how many cover it, left_out those beyond the time."""
 
     key: str
     status: str
@@ -57,7 +57,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Settings:
-    """number (0: all), seed, only (files or folders, none: all): of the draw.  seconds: of tests for a mutant.  patience: of a test.
+    """number (0: all), seed, only (files or folders, none: all): of the draw.
+
+    seconds: of processor time for the tests of a mutant, after which no other begins.  patience: of a test.
 
     tests: files to record; none: all that reach the code by imports.  jobs: processes at a time.
     """
@@ -73,11 +75,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which tests try a mutant, in order, and how many the time leaves out."""
+    """Which tests try a mutant, in order."""
 
     mutant: Mutant
     tests: list[str]
-    left_out: int
 
 
 class Campaign:
@@ -170,8 +171,7 @@ class Campaign:
         for mutant in drawn:
             if mutant.key not in done:
                 tests = record.tests(mutant, imported_by[mutant.file])
-                chosen = covering.within(tests, record.seconds, self.settings.seconds)
-                plans.append(Plan(mutant, chosen, len(tests) - len(chosen)))
+                plans.append(Plan(mutant, covering.in_order(tests, record.seconds)))
         for plan in plans:
             if not plan.tests:
                 done[plan.mutant.key] = Outcome(plan.mutant.key, UNCOVERED)
@@ -185,7 +185,7 @@ class Campaign:
         return {mutant.key: done[mutant.key] for mutant in drawn}
 
     def control(self, plans: Sequence[Plan], seconds: dict[str, float]) -> None:
-        """The same tests, run in the same way, with nothing changed: CampaignError if one fails."""
+        """The same tests, run in the same way for a shorter time, with nothing changed: CampaignError if one fails."""
         trials = [self.trial(plan, seconds, changed=False) for plan in plans]
         for place, ended in trial.run_all(trials, self.tree, self.logs("controls"), self.settings.jobs):
             if not ended.passed:
@@ -204,7 +204,7 @@ class Campaign:
             plan = plans[place]
             status = SURVIVED if ended.passed or ended.none else TIMED_OUT if ended.late else KILLED
             key = plan.mutant.key
-            done[key] = Outcome(key, status, ended.seconds, ended.killer, len(plan.tests), plan.left_out)
+            done[key] = Outcome(key, status, ended.seconds, ended.killer, len(plan.tests), ended.left_out)
             write_whole(self.state, json.dumps([vars(one) for one in done.values()], indent=1).encode())
             alive += status == SURVIVED
             if monotonic() - said >= 60 or number == len(plans):
@@ -215,7 +215,8 @@ class Campaign:
         mutant = plan.mutant
         content = mutant.applied((self.tree / mutant.file).read_bytes()) if changed else None
         took = [seconds[test] for test in plan.tests]
-        return trial.Trial(mutant.file, content, plan.tests, took, self.settings.patience)
+        enough = self.settings.seconds if changed else self.settings.seconds / 4
+        return trial.Trial(mutant.file, content, plan.tests, took, enough, self.settings.patience)
 
     def logs(self, name: str) -> Path:
         """An empty folder."""

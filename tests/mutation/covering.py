@@ -121,17 +121,12 @@ def imported(root: Path, file: str) -> set[str]:
     return {path for path in paths if (root / path).is_file() and path not in ROOTS}
 
 
-def within(tests: Collection[str], seconds: dict[str, float], limit: float) -> list[str]:
-    """Files of tests in order of the time they take, quick ones first, tests of a file likewise, until the limit is reached.
+def in_order(tests: Collection[str], seconds: dict[str, float]) -> list[str]:
+    """Files of tests in order of the time they take, quick ones first, tests of a file likewise.
 
     Files stay together, so that what their tests share is set up once.
     """
     total: dict[str, float] = defaultdict(float)
     for test in tests:
         total[file_of(test)] += seconds.get(test, 0.0)
-    spent, chosen = 0.0, []
-    for test in sorted(tests, key=lambda test: (total[file_of(test)], file_of(test), seconds.get(test, 0.0), test)):
-        if spent + seconds.get(test, 0.0) <= limit or not chosen:
-            spent += seconds.get(test, 0.0)
-            chosen.append(test)
-    return chosen
+    return sorted(tests, key=lambda test: (total[file_of(test)], file_of(test), seconds.get(test, 0.0), test))

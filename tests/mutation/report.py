@@ -129,7 +129,9 @@ class Result:
         reason = "no reason given"
         if known is not None:
             reason = f"equivalent: {known.reason}" if known.equivalent else known.reason
-        tests = f"{outcome.tests} tests passed" + (f", {outcome.left_out} left out" if outcome.left_out else "")
+        tests = f"{outcome.tests - outcome.left_out} tests passed" + (
+            f", {outcome.left_out} left out" if outcome.left_out else ""
+        )
         head = (
             f"### {mutant.file}:{mutant.line} {mutant.where} ({mutant.operator})\n{outcome.status}; {tests}; {reason}"
         )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from time import monotonic
+from time import monotonic, process_time
 from types import CodeType
 from typing import Any
 
@@ -40,31 +40,37 @@ NO_TESTS = 5  # pytest's exit code
 
 @dataclass(frozen=True)
 class Trial:
-    """file and content: the module and what it becomes (None: unchanged, a control).  tests: in order.  seconds: of each.
+    """file and content: the module and what it becomes (None: unchanged, a control).  tests: in order.
 
-    patience: seconds of processor time a test may take beyond ten times what it took without the mutant.
+    seconds: what each test took, without the mutant.  enough: seconds of processor time after which no other test begins.
+    patience: how many more a test may take than ten times what it took.
     """
 
     file: str
     content: bytes | None
     tests: Sequence[str]
     seconds: Sequence[float]
+    enough: float
     patience: float
 
     @property
     def wall_limit(self) -> float:
         """For tests that wait; one that computes for ever is stopped by its own limit."""
-        return 6 * self.patience + 5 * sum(self.seconds)
+        return 6 * self.patience + 5 * min(sum(self.seconds), self.enough + max(self.seconds))
 
 
 @dataclass(frozen=True)
 class Ended:
-    """passed: all tests that ran.  late: out of time.  none: nothing ran, since the names of the tests went with the mutant."""
+    """passed: all tests that ran.  late: out of time.  none: nothing ran, since the names of the tests went with the mutant.
+
+    left_out: how many tests there was no time for.
+    """
 
     passed: bool
     late: bool
     none: bool
     killer: str
+    left_out: int
     seconds: float
 
 
@@ -110,8 +116,10 @@ class _Running:
             os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.join()
         code = self.process.exitcode
-        killer = json.loads(self.result.read_text()) if self.result.exists() else ""
-        return Ended(code == 0 and not late, late or code in STOPPED, code == NO_TESTS, killer, round(seconds, 1))
+        told = {"killer": "", "left_out": 0} | (json.loads(self.result.read_text()) if self.result.exists() else {})
+        return Ended(
+            code == 0 and not late, late or code in STOPPED, code == NO_TESTS, **told, seconds=round(seconds, 1)
+        )
 
 
 def run(trial: Trial, tree: Path, result: Path) -> None:
@@ -151,16 +159,26 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader
 
 
 class Chosen:
-    """A pytest plugin: only these tests, in this order, each within its time."""
+    """A pytest plugin: only these tests, in this order, each within its time, as long as there is time."""
 
     def __init__(self, trial: Trial, result: Path) -> None:
         self.place = {test: place for place, test in enumerate(trial.tests)}
         self.seconds = dict(zip(trial.tests, trial.seconds, strict=True))
-        self.patience, self.result = trial.patience, result
+        self.enough, self.patience, self.result = trial.enough, trial.patience, result
+        self.begun, self.left_out = False, 0
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = sorted((item for item in items if item.nodeid in self.place), key=lambda i: self.place[i.nodeid])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self) -> bool | None:
+        """True: as if it had run; at least one does."""
+        if not self.begun or process_time() < self.enough:
+            self.begun = True
+            return None
+        self.left_out += 1
+        return True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -171,4 +189,8 @@ class Chosen:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self.result.write_text(json.dumps(report.nodeid))
+            self.result.write_text(json.dumps({"killer": report.nodeid}))
+
+    def pytest_sessionfinish(self) -> None:
+        if self.left_out:
+            self.result.write_text(json.dumps({"left_out": self.left_out}))
