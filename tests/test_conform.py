@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,14 @@ def test_one_row_is_for_an_installed_version(monkeypatch: pytest.MonkeyPatch, ve
     monkeypatch.setattr("fpemu.testing.peers.metadata.version", lambda package: version)
     of_torch = [replace(peer) for peer in PEERS if peer.package == "torch"]
     assert [peer.stack for peer in of_torch if peer.is_installed] == [stack]
+
+
+def test_rows_of_both_kinds_of_overflow_call_each_its_own() -> None:
+    given = {(peer.stack, peer.package): peer.convert.args[0] for peer in PEERS if isinstance(peer.convert, partial)}
+    assert given == {
+        ("onnx-saturate", "onnx"): 1, ("onnx-nosat", "onnx"): 0, ("onnx-saturate", "onnxruntime"): 1,
+        ("onnx-nosat", "onnxruntime"): 0, ("gfloat", "gfloat"): False, ("gfloat-saturate", "gfloat"): True,
+    }  # fmt: skip
 
 
 def run(*arguments: str, code: int) -> str:

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
+from syrupy.assertion import SnapshotAssertion
 
 import fpemu as fp
 from fpemu import FORMATS, FloatFormat, reference
 from fpemu.testing import REGIONS, points, strategies
+from fpemu.testing.regions import SAMPLED, ladder
 
 pytestmark = pytest.mark.nojit
 QUIET = settings(
@@ -99,6 +101,31 @@ def test_ties_are_all_ties_and_only_they() -> None:
     assert 7.0 in points("overflow threshold", "e2m1", "float32")
     below = np.float32(1) - np.float32(2.0**-24)
     assert below in points("below a power of two", "e2m1", "float32")
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("e2m1", "float16"), ("e3m2", "float32"), ("e2m1", "float64")])
+def test_every_point_of_a_small_format(name: str, dtype: str, snapshot: SnapshotAssertion) -> None:
+    """As it was read before; float16 has few of them far out."""
+    lines = [
+        f"{region}: {' '.join(hex(bits_of(x)) if np.isnan(x) else float(x).hex() for x in points(region, name, dtype))}"
+        for region in REGIONS
+    ]
+    assert "\n".join(lines) == snapshot
+
+
+def test_a_wide_format_is_sampled_by_neighbours_and_whole_at_its_ends() -> None:
+    format = FORMATS["float32"]
+    found = ladder(format)
+    assert (np.diff(found) > 0).all() and found[-1] == 2.0**128
+    codes = set(found[:-1].astype(np.float32).view(np.uint32).tolist())
+    for start in (1, format.max_code - SAMPLED + 1, format.smallest_normal_code - 64):
+        assert set(range(start, start + (128 if start == format.smallest_normal_code - 64 else SAMPLED))) <= codes
+    middle = [code for code in codes if 2 * SAMPLED < code < format.max_code - 2 * SAMPLED
+              and abs(code - format.smallest_normal_code) > 128]  # fmt: skip
+    assert 1.98 * SAMPLED < len(middle) <= 2 * SAMPLED  # few are drawn twice
+    assert all(code + 1 in codes or code - 1 in codes for code in middle)
+    between = points("tie", "float32", "float64")
+    assert between.size > 3 * SAMPLED and set(between.tolist()).isdisjoint(found.tolist())
 
 
 def test_nans_are_quiet_and_signaling_with_payloads() -> None:
