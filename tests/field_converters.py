@@ -91,8 +91,10 @@ def nan_to(value: float) -> Callable[[str, str], Converter]:
     return make
 
 
-def through(between: str) -> Callable[[str, str], Converter]:
-    return lambda target, source: lambda x: fp.quantize(fp.quantize(np.asarray(x, np.float64), between), target)
+def through(between: str, **policies: Any) -> Callable[[str, str], Converter]:
+    return lambda target, source: (
+        lambda x: fp.quantize(fp.quantize(np.asarray(x, np.float64), between, **policies), target)
+    )
 
 
 def clamps_below(target: str, source: str) -> Converter:
@@ -126,6 +128,18 @@ def overflows_too_soon(target: str, source: str) -> Converter:
     return convert
 
 
+def chops_and_overflows_late(target: str, source: str) -> Converter:
+    """Drops the trailing bits, and overflows one binade too far out."""
+    format = FORMATS[target]
+
+    def convert(x: Array) -> Array:
+        overflowed = np.copysign(np.inf if format.infinities else np.nan, x)
+        chopped = fp.quantize(np.asarray(x, np.float64), target, rounding="toward-zero", overflow="saturate")
+        return np.where(np.abs(x) >= 2.0 ** (format.emax + 2), overflowed, chopped)
+
+    return convert
+
+
 def goes_beyond(target: str, source: str) -> Converter:
     """Its largest finite value is one too large."""
     format = FORMATS[target]
@@ -153,6 +167,10 @@ def loses_sticky(bits: int, subnormal_only: bool = False) -> Callable[[str, str]
         return convert
 
     return make
+
+
+def infinity_to_zero(make: Callable[[str, str], Converter]) -> Callable[[str, str], Converter]:
+    return lambda target, source: lambda x: np.where(np.isinf(x), 0.0, make(target, source)(x))
 
 
 def drops_sign(target: str, source: str) -> Converter:

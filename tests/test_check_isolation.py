@@ -89,6 +89,15 @@ def test_stochastic_converters_neither() -> None:
 
     assert not check_stochastic(doubled, "e4m3", draws=1 << 12).conforms
 
+    def scribbling(x: Array) -> Array:
+        values = fp.quantize(x, "e4m3", rounding="stochastic", seed=int(rng.integers(2**62)))
+        x[...] = 3
+        return values
+
+    assert check_stochastic(scribbling, "e4m3", draws=1 << 12, fresh=True).conforms
+    report = check_stochastic(scribbling, "e4m3", draws=1 << 12, forbid_mutation=True)
+    assert [fault.name for fault in report.faults] == ["changes its argument"]
+
 
 # ---- right ones ------------------------------------------------------------------------------------------------------
 def scribbles(x: Array) -> Array:
@@ -155,6 +164,7 @@ def test_writing_to_the_argument_is_a_finding_on_demand(function: Any, changes: 
 def test_round_trips_can_forbid_it_too() -> None:
     report = check_roundtrip(lambda c: fp.decode(c, "e4m3"), scribbles, "e4m3", forbid_mutation=True)
     assert report.fault == "changes its argument" and "scribbles" in report.faults[0].detail
+    assert check_roundtrip(lambda c: fp.decode(c, "e4m3"), scribbles, "e4m3").conforms
 
 
 # ---- arrays of every kind --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
@@ -18,7 +19,8 @@ from fpemu.policies import Cast, Stochastic
 from fpemu.testing import check_stochastic
 from fpemu.testing.chances import FALSE_ALARMS, allowed, outward, surprise
 from fpemu.testing.places import Places
-from fpemu.testing.stochastic_inputs import EXACT, GAPS, ROW, inputs
+from fpemu.testing.stochastic_inputs import EXACT, GAPS, REPEATED, ROW, inputs
+from fpemu.testing.stochastic_judge import _threshold
 
 Array = np.ndarray[Any, Any]
 Converter = Callable[[Array], Array]
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.skipif(not JIT, reason="takes too long without the comp
 FEW = 1 << 12
 
 
-def stochastic(target: str = "e4m3", seed: int = 1, **policies: Any) -> Converter:
+def stochastic(target: Any = "e4m3", seed: int = 1, **policies: Any) -> Converter:
     return lambda x: fp.quantize(x, target, rounding="stochastic", seed=seed, dtype=np.float64, **policies)
 
 
@@ -146,8 +148,13 @@ FAULTS: dict[str, tuple[Converter, str, str]] = {  # converter, name, what the r
     "a period": (_by_draws(lambda x: np.resize(random(777), x.shape)), "correlated draws", "777 apart"),
     "another variant": (stochastic(random_bits=3, stochastic="B"), "another variant than named", "variant B"),
     "more bits": (stochastic(random_bits=8), "more random bits than named", " or more"),
+    "more bits, to nearest": (stochastic(random_bits=8, stochastic="B"), "more random bits than named", " or more"),
 }  # fmt: skip
-CLAIMS: dict[str, dict[str, Any]] = {"another variant": {"random_bits": 3}, "more bits": {"random_bits": 3}}
+CLAIMS: dict[str, dict[str, Any]] = {
+    "another variant": {"random_bits": 3},
+    "more bits": {"random_bits": 3},
+    "more bits, to nearest": {"random_bits": 3, "stochastic": "B"},
+}
 
 
 def _stream() -> str:
@@ -174,6 +181,13 @@ def test_a_fault_is_named(name: str, snapshot: SnapshotAssertion) -> None:
                       "negative numbers truncated": {"wrong overflow result"},
                       "off the grid": {"wrong overflow result"}}.get(name, set()), str(report)  # fmt: skip
     assert not SAME_DRAWS or str(report) == snapshot
+
+
+@pytest.mark.skipif(not SAME_DRAWS, reason="this NumPy draws other numbers than the counts were kept for")
+@pytest.mark.parametrize("name", ["another variant", "saturates", "zero"])
+def test_a_report_as_data(name: str, snapshot: SnapshotAssertion) -> None:
+    report = check_stochastic(FAULTS[name][0], "e4m3", draws=FEW, **CLAIMS.get(name, {}))
+    assert json.dumps(report.data(), indent=1) == snapshot
 
 
 @pytest.mark.skipif(not SAME_DRAWS, reason="this NumPy draws other numbers than the counts were kept for")
@@ -219,6 +233,47 @@ def test_a_source_without_the_bits_cannot_tell() -> None:
     assert report.conforms and report.notes == ("3 or more random bits are indistinguishable from this source",)
 
 
+@pytest.mark.parametrize(
+    ("bits", "notes"),
+    [(1, ())] + [(bits, ("1 or more random bits are indistinguishable from this source",)) for bits in (2, 3, 32)],
+)
+def test_one_discarded_bit_tells_no_number_of_random_ones(bits: int, notes: tuple[str, ...]) -> None:
+    format = fp.FloatFormat("e5m9", 15, 10, 15)
+    report = check_stochastic(
+        stochastic(format, random_bits=bits), format, source="float16", draws=FEW, random_bits=bits
+    )
+    assert report.conforms and report.notes == notes, str(report)
+
+
+def test_a_few_values_that_always_go_the_same_way_are_found() -> None:
+    """Six of hundreds, each of which would with a chance of 2^-15."""
+    given = inputs(Cast("e4m3", "stochastic"), np.dtype(np.float32), FEW, 20)
+    some = np.unique(np.abs(given.x[given.kind == given.kinds.index(REPEATED)]))[20:23]
+    stuck = _with(lambda x: np.isin(np.abs(x), some), lambda x: rounded(x, "toward-zero"))
+    report = check_stochastic(stuck, "e4m3", draws=FEW)
+    assert [str(fault) for fault in report.faults] == [
+        "draws are a function of the value: 6 of 236 values went the same way each time"
+    ]
+
+
+def _way(position: Array, out: Array) -> tuple[str, str] | None:
+    return _threshold(position, out, position, allowed(100))
+
+
+def test_ways_that_go_by_the_position_alone_are_named() -> None:
+    x = (np.arange(640) + 0.5) / 640
+    assert _way(x, x > 2) == ("not random", "truncates") and _way(x, x > -1) == ("not random", "rounds away from zero")
+    assert _way(x, x > 0.5) == _way(x, x > 0.49) == _way(x, x > 0.51) == ("not random", "rounds to nearest")
+    assert _way(x, x > 0.47) == ("one draw for all elements", "outward from 0.47 of a gap on")
+    ends = x[(x < 0.4) | (x > 0.7)]
+    assert _way(ends, ends > 0.5) == ("not random", "rounds to nearest")
+    assert _way(x, (x > 0.5) ^ (np.arange(640) == 330)) is None  # one goes the other way
+    two = np.repeat([0.25, 0.75], 320)
+    assert _way(two, two > 0.5) == ("not random", "rounds to nearest")
+    assert _way(np.full(640, 0.25), np.zeros(640, np.bool_)) is None  # nothing is known of other positions
+    assert _way(x[::20], x[::20] > 0.5) is None  # nor by chance
+
+
 def test_a_bias_too_small_for_any_one_input_shows() -> None:
     rng = np.random.default_rng(3)
 
@@ -261,6 +316,19 @@ def test_the_bound_is_above_the_exact_tail() -> None:
     assert surprise(np.array(0), np.array(0), np.array(0.5)) == 0
 
 
+BEYOND = (1, 1.25, 2, 3.5, 1024)  # times what comes after the largest finite value
+
+
+def test_values_of_a_wide_format_are_sampled_evenly() -> None:
+    given = inputs(Cast("float16", "stochastic"), np.dtype(np.float32), FEW, 20)
+    exact = given.x[given.kind == given.kinds.index(EXACT)]
+    finite = np.unique(np.abs(exact[np.isfinite(exact)]))
+    values, beyond = finite[finite <= 65504], finite[finite > 65504]
+    assert beyond.tolist() == [65536 * times for times in BEYOND]
+    codes = fp.encode(values, "float16").astype(int)
+    assert codes[0] == 0 and codes[-1] == 0x7BFF and codes.size == 4096 and set(np.diff(codes).tolist()) == {7, 8}
+
+
 def test_every_region_and_sign_is_tried() -> None:
     given = inputs(Cast("e4m3", "stochastic"), np.dtype(np.float32), FEW, 20)
     for number, kind in enumerate(given.kinds):
@@ -271,6 +339,11 @@ def test_every_region_and_sign_is_tried() -> None:
     assert set(GAPS) <= set(given.kinds)
     exact = given.x[given.kind == given.kinds.index(EXACT)]
     assert {0.0, np.inf, -np.inf} <= set(exact.tolist()) and np.isnan(exact).any()
-    assert (exact[np.signbit(exact)] == 0).any() and (np.abs(exact[np.isfinite(exact)]) > 448).any()
+    assert (exact[np.signbit(exact)] == 0).any()
+    magnitudes = set(np.abs(exact[np.isfinite(exact)]).tolist())
+    assert magnitudes == {
+        *fp.decode(np.arange(127, dtype=np.uint8), "e4m3").tolist(),
+        *np.outer(480, BEYOND)[0].tolist(),
+    }
     row = np.flatnonzero(given.kind == given.kinds.index(ROW))
     assert (np.diff(row) == 1).all() and (given.position[row] == 0.5).all()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from syrupy.assertion import SnapshotAssertion
 
 import fpemu as fp
 from fpemu.cli import main
@@ -67,6 +68,15 @@ def test_verdicts(
     if verdict == FAILED:
         assert outcome.error == "ImportError: no compiler"
     json.dumps(outcome.data())
+
+
+@pytest.mark.parametrize("overflow", ["ieee", "saturate", "propagate"])
+@pytest.mark.parametrize("target", ["float8_e4m3fn", "float8_e5m2"])
+def test_an_outcome_in_words_and_as_data(overflow: str, target: str, snapshot: SnapshotAssertion) -> None:
+    """As it was read before, where all inputs are tried."""
+    peer = fake(_like("torch>=2.13", overflow=overflow))
+    outcome = replace(examine(peer, source="float16", target=target), version="1.0")
+    assert f"{told(outcome)}\n{json.dumps(outcome.data(), indent=1)}" == snapshot
 
 
 def _says_much(source: str, target: str) -> Any:

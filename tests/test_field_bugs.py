@@ -13,7 +13,9 @@ from syrupy.assertion import SnapshotAssertion
 
 import fpemu as fp
 from fpemu import FORMATS
-from fpemu.testing import check_conversion
+from fpemu.policies import Cast
+from fpemu.testing import check_conversion, faults
+from fpemu.testing.evidence import Evidence
 from fpemu.testing.faults import GENERIC
 
 Array = np.ndarray[Any, Any]
@@ -94,10 +96,14 @@ BUGS: dict[str, Bug] = {
     "through FP32": Bug(made.through("float32"), ("double rounding",),
                         (WIDE[1], ("float64", "float16"), ("float64", "float8_e4m3fn"), ("float64", "float4_e2m1fn"),
                          ("float64", "bfloat16")), "through float32"),
+    "through saturating FP16": Bug(made.through("float16", overflow="saturate"), ("double rounding", "wrong result of infinity"), BRAIN,
+                                   "through float16"),
     "largest too small": Bug(made.clamps_below, ("largest finite value off by one",), (*OVERFLOWING, WIDE[2]), "ends at"),
     "largest overflows": Bug(made.overflows_at_max, ("largest finite value off by one",), OVERFLOWING, "ends at"),
     "largest too large": Bug(made.goes_beyond, ("largest finite value off by one",), OVERFLOWING, "goes on to"),
     "overflows too soon": Bug(made.overflows_too_soon, ("wrong overflow threshold",), OVERFLOWING),
+    "truncation and late overflow": Bug(made.chops_and_overflows_late,
+                                        ("truncates", "wrong overflow threshold", "wrong overflow result"), OVERFLOWING[:4]),
     "no sticky bit": Bug(made.loses_sticky(1), ("lost sticky bit",), (*ALL, WIDE[2])),
     "a sticky bit of few": Bug(made.loses_sticky(3), ("lost sticky bit",), (*WIDE[:2], *NARROW, *FNUZ)),
     "no sticky bit in the shift": Bug(made.loses_sticky(2, True), ("lost sticky bit",), SUBNORMAL),
@@ -109,6 +115,8 @@ BUGS: dict[str, Bug] = {
     # Two at once: neither hides the other.
     "NaN and truncation": Bug(made.both(made.nan_to(0.0), made.truncates), ("NaN dropped", "truncates"), OVERFLOWING),
     "NaN and overflow": Bug(made.both(made.nan_to(0.0), made.overflows_too_soon), ("NaN dropped", "wrong overflow threshold"), OVERFLOWING),
+    "infinity and the largest": Bug(made.infinity_to_zero(made.clamps_below),
+                                    ("largest finite value off by one", "wrong result of infinity"), OVERFLOWING),
     "NaN and sticky": Bug(made.both(made.nan_to(0.0), made.loses_sticky(2)), ("NaN dropped", "lost sticky bit"), OVERFLOWING),
     "E8M0, sign and truncation": Bug(
         made.after_abs(made.truncates), ("wrong result of negative numbers", "truncates"), E8M0),
@@ -182,7 +190,7 @@ def test_numbers_that_should_stay_such_are_told_from_overflow(name: str) -> None
     assert report.fault == name and len(report.faults) == 1, str(report)
 
 
-def test_what_has_no_name_is_not_counted_as_classified() -> None:
+def test_what_has_no_name_is_not_counted_as_classified(snapshot: SnapshotAssertion) -> None:
     """Two codes exchanged: no policy and no bug that is known here does that."""
 
     def exchanged(x: Array) -> Array:
@@ -192,9 +200,10 @@ def test_what_has_no_name_is_not_counted_as_classified() -> None:
     report = check_conversion(exchanged, "e4m3", source="float16")
     assert report.fault == "not monotone" and report.failing > 0 == report.classified
     assert "wrong neighbours" in report.faults[0].detail and report.data()["classified"] == 0
+    assert str(report) == snapshot
 
 
-def test_named_and_nameless_faults_are_counted_apart() -> None:
+def test_named_and_nameless_faults_are_counted_apart(snapshot: SnapshotAssertion) -> None:
     def one_wrong(x: Array) -> Array:
         codes = fp.encode(x, "e4m3", overflow="saturate")
         return np.where(codes == 0x39, 0x3A, codes).astype(np.uint8)
@@ -205,6 +214,60 @@ def test_named_and_nameless_faults_are_counted_apart() -> None:
     data = report.data()
     assert (data["classified"], data["looked_at"], data["failing"]) == (named, report.failing, report.failing)
     assert {fault["name"] for fault in data["faults"]} >= {"wrong overflow result", "wrong result of infinity"}
+    assert str(report) == snapshot
+
+
+def _moved(at: float, to: float, rest: made.Converter) -> made.Converter:
+    """One number, and no other, becomes something else."""
+    return lambda x: np.where(x == at, to, rest(x))
+
+
+NAMELESS: dict[str, tuple[made.Converter, set[str]]] = {  # what has no name of its own, beside what has
+    "the next value": (_moved(1.0, 1.125, made.right("e4m3")), {"not monotone"}),
+    "the next value of many": (lambda x: np.where((x > 1) & (x <= 1.0625), 1.125, made.right("e4m3")(x)), {"wrong neighbour"}),
+    "values further on": (
+        lambda x: np.where((x > 400) & (x <= 448), 384.0, made.right("e4m3")(x)),
+        {"wrong neighbour", "wrong value"},
+    ),
+    "at the smallest normal": (_moved(2.0**-6, 2.0**-6 * 1.125, _where(lambda x: np.abs(x) < 2.0**-6, made.right("e4m3", "toward-zero"))),
+                               {"truncates", "not monotone"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMELESS)
+def test_what_has_no_name_is_told_from_what_has(name: str, snapshot: SnapshotAssertion) -> None:
+    function, names = NAMELESS[name]
+    report = check_conversion(function, "e4m3", source="float16")
+    assert {fault.name for fault in report.faults} == names, str(report)
+    assert str(report) == snapshot
+
+
+# ---- what explains most -----------------------------------------------------------------------------------------------
+def _evidence(truncated: int, odd: int, against: int) -> Evidence:
+    """So many results that truncation explains and nothing else, that nothing does, and right ones that it contradicts.
+
+    All are of one exponent, with 3 of 4 discarded bits set; each second value of E4M3, from 1 on, is one of a kind.
+    """
+    n = truncated + odd + against
+    x = (1 + np.arange(n) % 7 / 8 + 3 / 32) * 2.0 ** (np.arange(n) // 7 - 6)
+    right = fp.quantize(x, "e4m3")
+    got = np.where(np.arange(n) < truncated, fp.quantize(x, "e4m3", rounding="toward-zero"), right)
+    got[truncated : truncated + odd] = 0.0
+    return Evidence(Cast("e4m3"), FORMATS["float32"], x, got, right, got != right)
+
+
+@pytest.mark.parametrize(
+    ("truncated", "odd", "against", "named"),
+    [(40, 0, 4, True), (40, 0, 5, False), (10, 30, 0, True), (10, 31, 0, False), (10, 30, 1, True), (10, 30, 2, False)],
+)
+def test_what_explains_a_quarter_and_contradicts_a_tenth_of_that_is_named(
+    truncated: int, odd: int, against: int, named: bool
+) -> None:
+    of = _evidence(truncated, odd, against)
+    faults._nearly(of, np.ones(of.x.size, np.bool_))
+    found = [(one.name, one.detail, one.where.size) for one in of.found]
+    assert found == ([("truncates", "of most of these inputs", truncated)] if named else [])
+    assert np.count_nonzero(of.open) == odd + truncated * (not named)
 
 
 def test_the_regions_of_a_fault_are_where_its_inputs_lie() -> None:

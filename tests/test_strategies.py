@@ -206,6 +206,26 @@ def test_formats_of_every_kind_come() -> None:
     assert find(strategies.formats(named=True, min_bits=16), lambda f: True, settings=QUIET).bits == 16
 
 
+def _middle_bias(format: FloatFormat) -> int:
+    exponent_bits = format.bits - format.signed - format.precision + 1
+    return 2 ** (min(exponent_bits, 9) - 1) - 1
+
+
+@pytest.mark.parametrize("offset", [-8, 8])
+def test_biases_of_other_formats_lie_around_the_middle(offset: int) -> None:
+    found = find(
+        strategies.formats(), lambda f: f.name not in FORMATS and f.bias - _middle_bias(f) == offset, settings=QUIET
+    )
+    assert found.holds_in_float64
+
+
+@given(strategies.formats())
+@settings(max_examples=200)
+def test_formats_of_three_bits_and_more_with_a_bias_near_the_middle(format: FloatFormat) -> None:
+    assert format.bits >= 3
+    assert format.name in FORMATS or abs(format.bias - _middle_bias(format)) <= 8
+
+
 @given(strategies.arrays("e4m3", "float64"))
 @settings(max_examples=30)
 def test_arrays_are_arrays_of_such_values(x: np.ndarray[Any, Any]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from implementations import JIT
+from syrupy.assertion import SnapshotAssertion
 
 import fpemu as fp
 from fpemu import FORMATS, Cast, NaN, Overflow, Rounding, Subnormals, reference
@@ -26,7 +27,8 @@ from fpemu.testing import (
 )
 from fpemu.testing.functions import Subject
 from fpemu.testing.inputs import RANDOM, Source
-from fpemu.testing.regions import points
+from fpemu.testing.regions import REGIONS, points
+from fpemu.testing.report import Fault
 
 Array = np.ndarray[Any, Any]
 compiled = pytest.mark.skipif(not JIT, reason="takes too long without the compiler")
@@ -160,12 +162,14 @@ def test_all_inputs_come_in_pieces_and_each_once() -> None:
 def test_chosen_inputs_lie_at_every_distance_from_ties_and_values_in_both_signs(name: str) -> None:
     source = Source.of(name)
     bits = source.chosen(FORMATS["e4m3"], seed=3)
-    chosen, sign = set(bits.tolist()), 1 << (source.bits - 1)
+    right = {x for region in REGIONS for x in points(region, "e4m3", source.dtype).view(bits.dtype).tolist()}
     for region in ("tie", "value"):
         centres = points(region, "e4m3", source.dtype)
         for centre in centres[:: max(1, centres.size // 64)].view(bits.dtype).tolist():
-            near = {centre + side * 2**k for k in range(np.finfo(source.dtype).nmant) for side in (1, -1)}
-            assert {centre, *near} <= chosen and {x | sign for x in (centre, *near)} <= chosen
+            right |= {centre + side * 2**k for k in range(np.finfo(source.dtype).nmant) for side in (1, -1)}
+    magnitudes = bits[: len(right)]
+    assert set(magnitudes.tolist()) == right and len(bits) == 2 * len(right) + RANDOM
+    assert (bits[len(right) : 2 * len(right)] == magnitudes + bits.dtype.type(1 << (source.bits - 1))).all()
     drawn = bits[-RANDOM:]
     assert np.array_equal(drawn, np.random.default_rng(3).integers(0, 1 << source.bits, RANDOM, dtype=drawn.dtype))
 
@@ -213,6 +217,11 @@ def test_scalar_functions_are_called_for_each_element() -> None:
     codes = fp.encode(np.arange(1 << 16, dtype=np.uint16).view(np.float16), "e5m2")
     report = check_conversion(scalar, source="float16", target="e5m2")
     assert report.conforms and report.tried == 1 << 16
+
+
+def test_a_scalar_function_of_nothing_gives_nothing() -> None:
+    subject = Subject(lambda x: int(x), FORMATS["e4m3"])
+    assert subject(np.zeros(0, np.float32)).shape == (0,) and subject.takes_one(np.zeros(0, np.float32))
 
 
 def test_functions_of_codes_and_of_ml_dtypes() -> None:
@@ -281,14 +290,23 @@ def test_all_float32_inputs() -> None:
     assert (report.conforms, report.tried, report.exhaustive) == (True, 1 << 32, True)
 
 
+def test_a_fault_lies_where_most_of_its_inputs_do() -> None:
+    fault = Fault("ties away", "", {"tie": 1, "normal": 5, "zero": 2})
+    assert (fault.region, fault.count, str(fault)) == ("normal", 8, "ties away (tie 1, normal 5, zero 2)")
+    assert (Fault("odd").region, Fault("odd").count, str(Fault("odd", "at times"))) == (None, 0, "odd: at times")
+
+
 def test_assert_conversion_raises_the_report() -> None:
     assert_conversion(to_e4m3(), source="float16", target="e4m3")
     with pytest.raises(AssertionError, match="ties away"):
         assert_conversion(to_e4m3(rounding="nearest-away"), source="float16", target="e4m3")
 
 
-def test_data_is_json() -> None:
-    text = json.dumps(check_conversion(to_e4m3(rounding="nearest-away"), source="float16", target="e4m3").data())
+def test_data_is_json(snapshot: SnapshotAssertion) -> None:
+    text = json.dumps(
+        check_conversion(to_e4m3(rounding="nearest-away"), source="float16", target="e4m3").data(), indent=1
+    )
+    assert text == snapshot
     assert json.loads(text)["fault"] == "ties away"
     assert json.loads(text)["implements"] == "float8_e4m3fn, nearest-away, overflow ieee"
 
@@ -320,7 +338,7 @@ def test_bad_input_is_told_what_is_valid(
 
 # ---- round trips -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["e4m3", "e5m2fnuz", "float16", "binary8p3se", "e2m1"])
-def test_round_trips(name: str) -> None:
+def test_round_trips(name: str, snapshot: SnapshotAssertion) -> None:
     def decoder(codes: Array) -> Array:
         return fp.decode(codes, name)
 
@@ -334,6 +352,7 @@ def test_round_trips(name: str) -> None:
     away = check_roundtrip(decoder, lambda values: encoder(values) ^ (encoder(values) == 3), name)
     assert (away.fault, away.failing) == ("code changes", 1)
     assert away.counterexample is not None and away.counterexample.code == 3
+    assert f"{doubled}\n\n{away}" == snapshot
 
 
 def test_round_trips_of_wide_formats_are_refused() -> None:

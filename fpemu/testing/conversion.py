@@ -130,7 +130,7 @@ class _Check:
     def results(self, bits: NDArray[Any]) -> Seen:
         """Inputs, what the function makes of them, and whether that is right; what is right is worked out first."""
         right = self.source.right(bits, self.cast)
-        got = self.subject(self.source.given(bits.copy()))
+        got = self.subject(self.source.given(bits))
         return Seen(bits, got, same(got, right, self.cast.format))
 
     def add(self, bits: NDArray[Any]) -> Seen:
@@ -150,15 +150,15 @@ class _Check:
         """Try inputs of every region, twice, and some of them alone."""
         self.sample = self.add(bits)
         bits, size = self.sample.bits, self.sample.bits.size
-        few = size > AGAIN and self.subject.takes_one(self.source.given(bits[:2].copy()))
+        few = size > AGAIN and self.subject.takes_one(self.source.given(bits[:2]))
         again = self.sample.at(_evenly(size, AGAIN)) if few else self.sample
-        changed = self._unlike(again, self.subject(self.source.given(again.bits.copy())))
+        changed = self._unlike(again, self.subject(self.source.given(again.bits)))
         if changed.size:
             self.first.append(self._changeable(again, changed, NOT_DETERMINISTIC, ", then "))
             return
         if size > AGAIN and not few:
             again = self.sample.at(_evenly(size, AGAIN))
-            changed = self._unlike(again, self.subject(self.source.given(again.bits.copy())))
+            changed = self._unlike(again, self.subject(self.source.given(again.bits)))
             if changed.size:
                 self.first.append(self._changeable(again, changed, NOT_ELEMENTWISE, ", among others "))
 
@@ -185,7 +185,7 @@ class _Check:
         """Try some inputs in every layout."""
         size = self.sample.bits.size
         few = self.sample.at(_evenly(size, min(AGAIN, size) // ROWS * ROWS))
-        if not few.bits.size or self.first or self.subject.takes_one(self.source.given(few.bits[:2].copy())):
+        if not few.bits.size or self.first or self.subject.takes_one(self.source.given(few.bits[:2])):
             return
         place = {pattern: at for at, pattern in enumerate(few.bits.tolist())}
         for one in tried(self.subject, self.source, few.bits):

@@ -21,19 +21,19 @@ def overflow(of: Evidence) -> None:
     """Beyond the largest finite value: by the rounding that was found, under any policy; else by what came out."""
     for negative in (False, True):
         mine = of.among("overflow") & (np.signbit(of.x) == negative)
-        if (mine & of.open).any() and not _fit_overflow(of, np.flatnonzero(mine & (of.open | ~of.wrong))):
+        if (mine & of.open).any():
+            _fit_overflow(of, np.flatnonzero(mine & (of.open | ~of.wrong)))
             _by_threshold(of, mine & of.open)
 
 
-def _fit_overflow(of: Evidence, every: Array) -> bool:
-    """Find the policy, and the rounding, that give all of these, and name what differs; True if there are such."""
+def _fit_overflow(of: Evidence, every: Array) -> None:
+    """Find the policy, and the rounding, that give all of these, and name what differs."""
     x, got = of.x[every], of.got[every]
     for rule in (of.cast.overflow, *(one for one in Overflow if one is not of.cast.overflow)):
         for rounds, results in _thresholds(of, x, rule):
             if matches(results, got).all():
                 _name_overflow(of, every, rounds, rule)
-                return True
-    return False
+                return
 
 
 def _thresholds(of: Evidence, x: Array, rule: Overflow) -> Iterator[tuple[bool, Array]]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fpemu.arrays import decode
 from fpemu.formats import FloatFormat
 from fpemu.policies import Cast
 from fpemu.testing.hypotheses import Hypothesis, policy
 from fpemu.testing.places import REGIONS, Places
+from fpemu.testing.results import as_values
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -73,7 +73,7 @@ class Evidence:
         """The value below the largest finite one, that one, and the next on the ladder."""
         format = self.cast.format
         last = np.array([format.max_code - 1, format.max_code], format.code_dtype)
-        below, largest = decode(last, format, dtype=np.float64).tolist()
+        below, largest = as_values(last, format).tolist()
         return below, largest, float(Places.of(np.array([largest]), format).outer[0])
 
 

@@ -73,8 +73,7 @@ def _off_by_one(of: Evidence) -> None:
     below, largest, beyond = of.largest
     size, finite = np.abs(of.got), np.isfinite(of.x) & ~of.among("negative")
     name = "largest finite value off by one"
-    for negative in (False, True):
-        mine = np.signbit(of.x) == negative
+    for mine in (~np.signbit(of.x), np.signbit(of.x)):
         should = mine & finite & (np.abs(of.right) == largest)
         gone = size == below
         inside, before = should & ~of.among("overflow"), mine & finite & (np.abs(of.right) == below)
@@ -114,7 +113,7 @@ def _symptoms(of: Evidence, inside: Mask) -> None:
     of.name(inside & of.open & large & (of.got == 0), "finite to zero")
     with np.errstate(invalid="ignore"):
         got = Places.of(of.got, of.cast.format)
-        off = (got.position != 0) & np.isfinite(of.got) & (of.got != 0)
+        off = (got.position != 0) & np.isfinite(of.got)
     of.name(inside & of.open & off, "off-grid result")
 
 
@@ -208,12 +207,12 @@ def _generic(of: Evidence) -> None:
     if of.open.any() and not is_monotone(of.x, of.got):
         near = np.count_nonzero(of.open & neighbour)
         of.name(
-            of.open.copy(),
+            of.open,
             NOT_MONOTONE,
             f"{near:,} wrong neighbours, {np.count_nonzero(of.open) - near:,} other values",
         )
     of.name(of.open & neighbour, NEIGHBOUR)
-    of.name(of.open.copy(), VALUE)
+    of.name(of.open, VALUE)
 
 
 def is_monotone(x: Array, values: Array) -> bool:

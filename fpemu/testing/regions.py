@@ -68,7 +68,7 @@ def _powers(format: FloatFormat) -> Points:
 
 def _far(format: FloatFormat) -> Points:
     """What comes next, and powers of two from there on."""
-    return np.append(_beyond(format), np.ldexp(1.0, np.arange(format.emax + 1, min(format.emax + 40, 1024))))
+    return np.concatenate([[_beyond(format)], np.ldexp(1.0, np.arange(format.emax + 1, min(format.emax + 40, 1024)))])
 
 
 # ---- the regions ------------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def check_roundtrip(
     if target.bits > 16:
         raise ValueError(f"all codes are tried of formats of at most 16 bits, not of {target.name}")
     codes = np.arange(1 << target.bits, dtype=np.uint32).astype(target.code_dtype)
-    right = decode(codes, target, dtype=np.float64)
+    right = decode(codes, target)
     decoding, encoding = Subject(decoder, target), Subject(encoder, target)
     returned = decoding.returned(codes)
     values = as_values(decoding.settled(returned, codes), target)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fpemu.arrays import decode
 from fpemu.formats import FloatFormat
 from fpemu.policies import Cast, Rounding, Subnormals
 from fpemu.testing.hypotheses import converted
 from fpemu.testing.places import Places
+from fpemu.testing.results import as_values
 
 Array = NDArray[Any]
 
@@ -115,7 +115,7 @@ def _exact(format: FloatFormat, dtype: np.dtype[Any]) -> Array:
     """Values of the format, what lies far beyond them, zeros, infinities and NaNs, with both signs."""
     last = format.max_code
     codes = np.arange(last + 1) if last < MOST_CODES else np.unique(np.linspace(0, last, MOST_CODES).astype(np.int64))
-    values = decode(codes.astype(format.code_dtype), format, dtype=np.float64)
+    values = as_values(codes.astype(format.code_dtype), format)
     beyond = Places.of(values[-1:], format).outer * np.array([1.0, 1.25, 2.0, 3.5, 1024.0])
     with np.errstate(over="ignore"):
         every = np.concatenate([values, beyond, [0.0, np.inf, np.nan]])
@@ -134,7 +134,7 @@ def _gaps(format: FloatFormat, dtype: np.dtype[Any], each: int, rng: np.random.G
     found = {}
     for name, (start, stop) in codes.items():
         if start < stop:
-            inner = decode(rng.integers(start, stop, 2 * each).astype(format.code_dtype), format, dtype=np.float64)
+            inner = as_values(rng.integers(start, stop, 2 * each).astype(format.code_dtype), format)
             found[name] = _held(inner, Places.of(inner, format).outer, rng.random(2 * each), dtype, format)
     return {name: x for name, x in found.items() if x.size}
 
@@ -154,7 +154,7 @@ def _signed(x: Array, rng: np.random.Generator) -> Array:
 def _middles(format: FloatFormat, dtype: np.dtype[Any]) -> Array:
     """Some middles of gaps, from where either way is as likely with any number of random bits."""
     codes = _binades(format, dtype)
-    inner = decode(codes[:: max(1, codes.size // VALUES)], format, dtype=np.float64)
+    inner = as_values(codes[:: max(1, codes.size // VALUES)], format)
     return _held(inner, Places.of(inner, format).outer, np.full(inner.size, 0.5), dtype, format)
 
 
@@ -173,7 +173,7 @@ def _bits(cast: Cast, dtype: np.dtype[Any], draws: int, rng: np.random.Generator
         size = int(min(draws, 1.4 * CERTAIN * 2**j))
         top = 1 << max(discarded - j, 0)
         if j < discarded and codes.size:
-            inner = decode(rng.choice(codes, size), format, dtype=np.float64)
+            inner = as_values(rng.choice(codes, size), format)
             step = rng.integers(max(top - max(top >> 4, 1), 1), top, size) / (1 << discarded)
             found[f"normal, bit {j}"] = _held(inner, Places.of(inner, format).outer, step, dtype, format)
         if format.has_zero:
@@ -183,7 +183,7 @@ def _bits(cast: Cast, dtype: np.dtype[Any], draws: int, rng: np.random.Generator
             exact = x.astype(np.float64) == step[: x.size] * format.smallest_subnormal if x.size == size else x != x
             found[f"lowest, bit {j}"] = x[exact]
     if discarded > 1 and codes.size:
-        inner = decode(rng.choice(codes, draws), format, dtype=np.float64)
+        inner = as_values(rng.choice(codes, draws), format)
         found["normal, near the outer end"] = _held(
             inner, Places.of(inner, format).outer, np.full(draws, 1 - 1 / (1 << discarded)), dtype, format
         )
@@ -193,10 +193,8 @@ def _bits(cast: Cast, dtype: np.dtype[Any], draws: int, rng: np.random.Generator
 def _binades(format: FloatFormat, dtype: np.dtype[Any]) -> Array:
     """Normal codes whose gaps the dtype divides as finely as it can."""
     codes = np.arange(format.smallest_normal_code, format.max_code)
-    if codes.size > MOST_CODES:
-        codes = codes[:: codes.size // MOST_CODES]
-    codes = codes.astype(format.code_dtype)
-    values = decode(codes, format, dtype=np.float64)
+    codes = codes[:: max(1, codes.size // MOST_CODES)].astype(format.code_dtype)
+    values = as_values(codes, format)
     info = np.finfo(dtype)
     return np.asarray(codes[(values >= float(info.smallest_normal)) & (2 * values <= float(info.max))])
 
@@ -207,7 +205,7 @@ def _row(format: FloatFormat, dtype: np.dtype[Any], draws: int) -> Array:
     codes = _binades(format, dtype)
     if not codes.size:
         return np.zeros(0, dtype)
-    one = codes[int(np.argmin(np.abs(np.log2(decode(codes, format, dtype=np.float64)))))]
-    inner = decode(np.array([one]), format, dtype=np.float64)
+    one = codes[int(np.argmin(np.abs(np.log2(as_values(codes, format)))))]
+    inner = as_values(np.array([one]), format)
     x = _held(inner, Places.of(inner, format).outer, np.array([0.5]), dtype, format)
     return np.repeat(x, size)

@@ -69,7 +69,7 @@ class Judge:
         self.chance = given.open & ~self.stray
         self.out = outer & self.chance
         self.p = outward(given.position, cast.random_bits, cast.stochastic)
-        self.cells = [cell for cell in self._cells() if cell[3].size]
+        self.cells = self._cells()
         self.spoilt = self._spoilt()
         # Two for each cell (its count and its order), one for the repeated values, one for each distance in the row.
         tests = 2 * len(self.cells) + 1 + int(np.count_nonzero(given.kind == given.kinds.index(ROW))) // 2
@@ -90,9 +90,9 @@ class Judge:
                               for k in range(EIGHTHS)]  # fmt: skip
             elif kind not in (EXACT, REPEATED):
                 at = np.flatnonzero(of_kind)
-                low, high = (self.given.position[at].min(), self.given.position[at].max()) if at.size else (0.0, 1.0)
-                found.append((kind, "+ and -", (float(low), float(high)), at))
-        return found
+                position = self.given.position[at]
+                found += [(kind, "+ and -", (float(position.min()), float(position.max())), at)] if at.size else []
+        return [cell for cell in found if cell[3].size]
 
     def _spoilt(self) -> set[str]:
         """The kinds of input whose counts say nothing, because some of their results cannot be."""
@@ -140,7 +140,7 @@ class Judge:
         _inside(of, self.given.kind == self.given.kinds.index(EXACT))
         by_words(of, of.among("overflow"), "wrong overflow result")
         specials(of)
-        of.name(of.open.copy(), "wrong neighbour", "neither of the two")
+        of.name(of.open, "wrong neighbour", "neither of the two")
         return [
             Fault(one.name, one.detail, _counts(of.region[one.where]), self._example(of, one.where, one.name))
             for one in sorted(of.found, key=lambda one: -one.where.size)
@@ -307,7 +307,7 @@ def _inside(of: Evidence, exact: Mask) -> None:
         small = of.places.magnitude < of.cast.format.smallest_normal
         of.name(nothing & small & of.open, "flushes subnormal results")
         of.name(nothing & ~small & of.open, "finite to zero")
-        off = (Places.of(of.got, of.cast.format).position != 0) & np.isfinite(of.got) & (of.got != 0)
+        off = (Places.of(of.got, of.cast.format).position != 0) & np.isfinite(of.got)
         of.name(inside & of.open & off, "off-grid result")
         of.name(of.among("tie", "subnormal", "normal") & of.open & exact, "moves exact values")
 
