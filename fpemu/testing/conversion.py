@@ -24,6 +24,7 @@ from fpemu.testing.layouts import ROWS, tried
 from fpemu.testing.places import REGIONS
 from fpemu.testing.report import Counterexample, Fault, Report, told
 from fpemu.testing.results import Seen, as_values, same
+from fpemu.testing.simplicity import simplest_first
 
 KEPT = 1 << 16  # failing inputs that are kept of all, where all of float32 are tried
 AGAIN = 1 << 12  # inputs that are tried again, in other layouts and alone
@@ -175,7 +176,7 @@ class _Check:
     def _changeable(self, seen: Seen, where: NDArray[np.intp], name: str, between: str) -> Fault:
         """The fault of a function that has two results for one input."""
         simplest = seen.at(where).bits
-        at = where[_simplicity(simplest, self.source)[0]]
+        at = where[simplest_first(self.source.values(simplest))[0]]
         results = [number(reference.as_real(as_values(got[at : at + 1], self.cast.format)[0].item()))
                    for got in (seen.got, self.second)]  # fmt: skip
         example = self.example(seen.bits[at], between.join(results), name)
@@ -196,7 +197,7 @@ class _Check:
             right = same(one.results, self.source.right(one.bits, self.cast), self.cast.format)
             wrong = np.flatnonzero(before.right & ~right)
             if wrong.size:
-                at = wrong[_simplicity(one.bits[wrong], self.source)[0]]
+                at = wrong[simplest_first(self.source.values(one.bits[wrong]))[0]]
                 name = f"wrong on {one.layout} input"
                 got = as_values(one.results[at : at + 1], self.cast.format)[0].item()
                 detail = f"{wrong.size:,} of {one.bits.size:,}, right in an array of their own"
@@ -243,7 +244,7 @@ class _Check:
     def _fault(self, one: Named, seen: Seen, evidence: Evidence) -> Fault:
         """A fault with where it lies, and the simplest input that shows it."""
         regions, counts = np.unique(evidence.region[one.where], return_counts=True)
-        at = one.where[_simplicity(seen.bits[one.where], self.source)[0]]
+        at = one.where[simplest_first(evidence.x[one.where])[0]]
         example = self.example(seen.bits[at], reference.as_real(evidence.got[at].item()), one.name)
         return Fault(one.name, one.detail, {REGIONS[r]: int(n) for r, n in zip(regions, counts, strict=True)}, example)
 
@@ -252,18 +253,6 @@ class _Check:
         x = reference.as_real(float(self.source.values(np.array([pattern]))[0]))
         right = reference.explain(x, self.cast, source=self.source.format or "float64")
         return Counterexample(x, self.source.name, got, right.value, right.code, right.rule, kind)
-
-
-def _simplicity(bits: NDArray[Any], source: Source) -> NDArray[np.intp]:
-    """Indices in the order of how easy the values are to read: few significant bits, near 1, positive."""
-    with np.errstate(invalid="ignore"):  # signaling NaNs
-        values = source.values(bits).astype(np.float64)
-    pattern = values.view(np.uint64)
-    fraction = pattern & np.uint64((1 << 52) - 1)
-    lowest = fraction & (~fraction + np.uint64(1))
-    length = np.where(fraction == 0, 0, 52 - np.log2(np.maximum(lowest, 1).astype(np.float64)))
-    exponent = np.abs((pattern >> np.uint64(52) & np.uint64(0x7FF)).astype(np.int64) - 1023)
-    return np.lexsort((np.signbit(values), exponent, length))
 
 
 def _evenly(size: int, most: int) -> NDArray[np.intp]:

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fpemu.formats import FORMATS, FloatFormat, as_format
 from fpemu.testing.regions import REGIONS, input_dtype, points
+from fpemu.testing.simplicity import simplest_first
 
 NAMED = tuple(name for name in FORMATS if not name.startswith("binary"))
 
@@ -67,15 +68,9 @@ def codes(format: FloatFormat | str, *, finite: bool = False) -> st.SearchStrate
 
 @lru_cache(maxsize=512)
 def _simplest_first(region: str, format: FloatFormat, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The points of a region, fewest significant bits and exponents near 0 first."""
+    """The points of a region, those first that are easy to read."""
     found = points(region, format, dtype)
-    bits = found.view(f"u{dtype.itemsize}")
-    trailing = np.finfo(dtype).nmant
-    fraction = bits & bits.dtype.type((1 << trailing) - 1)
-    length = trailing - np.log2(np.maximum(fraction & (~fraction + fraction.dtype.type(1)), 1).astype(np.float64))
-    length[fraction == 0] = 0
-    exponent = np.abs((bits >> bits.dtype.type(trailing)).astype(np.int64) - (np.finfo(dtype).maxexp - 1))
-    return np.asarray(found[np.lexsort((exponent, length))])
+    return np.asarray(found[simplest_first(found)])
 
 
 def values(
