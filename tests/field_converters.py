@@ -69,9 +69,18 @@ def chops(target: str, source: str) -> Converter:
     return convert
 
 
-def flushes_inputs(target: str, source: str) -> Converter:
-    smallest = FORMATS[source].smallest_normal if source != "float64" else np.finfo(np.float64).smallest_normal
-    return lambda x: fp.quantize(np.where(np.abs(x) < smallest, np.copysign(0.0, x), x).astype(np.float64), target)
+def after_flush(make: Callable[[str, str], Converter]) -> Callable[[str, str], Converter]:
+    """Inputs that are subnormal in their own format become zero first."""
+
+    def flushed(target: str, source: str) -> Converter:
+        smallest = FORMATS[source].smallest_normal if source != "float64" else np.finfo(np.float64).smallest_normal
+        convert = make(target, source)
+        return lambda x: convert(np.where(np.abs(x) < smallest, np.copysign(0.0, x), x).astype(np.float64))
+
+    return flushed
+
+
+flushes_inputs = after_flush(lambda target, source: right(target))
 
 
 def loses_zero_sign(target: str, source: str) -> Converter:
@@ -171,6 +180,18 @@ def loses_sticky(bits: int, subnormal_only: bool = False) -> Callable[[str, str]
 
 def infinity_to_zero(make: Callable[[str, str], Converter]) -> Callable[[str, str], Converter]:
     return lambda target, source: lambda x: np.where(np.isinf(x), 0.0, make(target, source)(x))
+
+
+def infinity_to_the_one_before(target: str, source: str) -> Converter:
+    format = FORMATS[target]
+    last = float(fp.decode(np.array([format.max_code - 1], format.code_dtype), format)[0])
+    return lambda x: np.where(np.isinf(x), np.copysign(last, x), fp.quantize(np.asarray(x, np.float64), target))
+
+
+def rounds_in_two_ways(target: str, source: str) -> Converter:
+    """The normal numbers truncated, ties of the others away, and saturating."""
+    normal, away = right(target, "toward-zero", overflow="saturate"), right(target, "nearest-away", overflow="saturate")
+    return lambda x: np.where(np.abs(x) >= FORMATS[target].smallest_normal, normal(x), away(x))
 
 
 def drops_sign(target: str, source: str) -> Converter:

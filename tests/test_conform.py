@@ -108,6 +108,15 @@ def test_a_crash_is_an_outcome_and_the_next_stack_runs() -> None:
     assert "SIGSEGV" in outcomes[0].error
 
 
+def test_a_process_sends_an_outcome_for_each_case() -> None:
+    class Sender(list[Any]):
+        send = list.append
+
+    sent, cases = Sender(), [("float32", "float16"), ("float64", "bfloat16"), ("float32", "float8_e5m2")]
+    conformance_module._work(fake(_like("torch>=2.13")), cases, False, sent)
+    assert [(one.source, one.target, one.keeps_policy) for one in sent] == [(*case, True) for case in cases]
+
+
 def test_what_came_before_a_crash_is_kept() -> None:
     peer = Peer("torch>=2.13", "numpy", _crashes_on_e5m2, ("float32",))
     targets = [target for _, target in peer.cases()]

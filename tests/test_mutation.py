@@ -131,8 +131,8 @@ def test_wilson(successes: int, number: int, low: float, high: float) -> None:
 
 
 def test_quick_tests_come_first_and_files_stay_together() -> None:
-    seconds = {"slow::a": 5.0, "slow::b": 1.0, "quick::a": 2.0, "quick::b": 1.0}
-    assert in_order(seconds, seconds) == ["quick::b", "quick::a", "slow::b", "slow::a"]
+    seconds = {"slow::a": 5.0, "slow::b": 1.0, "slow::c": 0.9, "quick::a": 2.0, "quick::b": 1.0, "quick::c": 0.5}
+    assert in_order(seconds, seconds) == ["quick::c", "slow::c", "quick::b", "quick::a", "slow::b", "slow::a"]
 
 
 def test_files_of_tests_that_reach_the_code() -> None:

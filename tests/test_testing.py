@@ -269,6 +269,17 @@ def test_wrong_inputs_are_counted_all_and_kept_to_a_bound() -> None:
     assert "of the 120,000 wrong inputs of 60,000 looked at" in str(report)
 
 
+def test_all_of_float32_are_tried_in_pieces_and_counted_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three pieces in the place of a thousand."""
+    pieces = [np.arange(start, start + 1000, dtype=np.uint32) for start in (0x3F800000, 0x3F8FFF00, 0xBF8FFF00)]
+    monkeypatch.setattr(Source, "all", lambda source: iter(pieces))
+    right = check_conversion(to_e4m3(), source="float32", target="e4m3", exhaustive=True)
+    assert (right.conforms, right.tried, right.exhaustive) == (True, 3000, True) and "all there are" in str(right)
+    wrong = check_conversion(to_e4m3(rounding="toward-zero"), source="float32", target="e4m3", exhaustive=True)
+    assert (wrong.tried, wrong.failing) == (3000, 512) and wrong.looked_at > 512  # the sample's besides
+    assert not check_conversion(to_e4m3(), source="float32", target="e4m3").exhaustive
+
+
 def test_a_progress_bar_is_shown_on_demand_and_leaves_nothing(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +363,11 @@ def test_round_trips(name: str, snapshot: SnapshotAssertion) -> None:
     assert (away.fault, away.failing) == ("code changes", 1)
     assert away.counterexample is not None and away.counterexample.code == 3
     assert f"{doubled}\n\n{away}" == snapshot
+
+
+def test_an_encoder_must_return_codes() -> None:
+    with pytest.raises(NotAConversion, match="the encoder returns values, not codes"):
+        check_roundtrip(lambda codes: fp.decode(codes, "e4m3"), lambda values: values, "e4m3")
 
 
 def test_round_trips_of_wide_formats_are_refused() -> None:

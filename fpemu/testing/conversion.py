@@ -151,13 +151,13 @@ class _Check:
         """Try inputs of every region, twice, and some of them alone."""
         self.sample = self.add(bits)
         bits, size = self.sample.bits, self.sample.bits.size
-        few = size > AGAIN and self.subject.takes_one(self.source.given(bits[:2]))
+        few = size > AGAIN and self.subject.takes_one(self.source.given(bits))
         again = self.sample.at(_evenly(size, AGAIN)) if few else self.sample
         changed = self._unlike(again, self.subject(self.source.given(again.bits)))
         if changed.size:
             self.first.append(self._changeable(again, changed, NOT_DETERMINISTIC, ", then "))
             return
-        if size > AGAIN and not few:
+        if not few and size > AGAIN:
             again = self.sample.at(_evenly(size, AGAIN))
             changed = self._unlike(again, self.subject(self.source.given(again.bits)))
             if changed.size:
@@ -177,7 +177,7 @@ class _Check:
         """The fault of a function that has two results for one input."""
         simplest = seen.at(where).bits
         at = where[simplest_first(self.source.values(simplest))[0]]
-        results = [number(reference.as_real(as_values(got[at : at + 1], self.cast.format)[0].item()))
+        results = [number(reference.as_real(as_values(got, self.cast.format)[at].item()))
                    for got in (seen.got, self.second)]  # fmt: skip
         example = self.example(seen.bits[at], between.join(results), name)
         return Fault(name, f"{where.size:,} of {seen.bits.size:,} inputs gave two results", {}, example)
@@ -186,7 +186,7 @@ class _Check:
         """Try some inputs in every layout."""
         size = self.sample.bits.size
         few = self.sample.at(_evenly(size, min(AGAIN, size) // ROWS * ROWS))
-        if not few.bits.size or self.first or self.subject.takes_one(self.source.given(few.bits[:2])):
+        if not few.bits.size or self.first or self.subject.takes_one(self.source.given(few.bits)):
             return
         place = {pattern: at for at, pattern in enumerate(few.bits.tolist())}
         for one in tried(self.subject, self.source, few.bits):
@@ -199,7 +199,7 @@ class _Check:
             if wrong.size:
                 at = wrong[simplest_first(self.source.values(one.bits[wrong]))[0]]
                 name = f"wrong on {one.layout} input"
-                got = as_values(one.results[at : at + 1], self.cast.format)[0].item()
+                got = as_values(one.results, self.cast.format)[at].item()
                 detail = f"{wrong.size:,} of {one.bits.size:,}, right in an array of their own"
                 self.last.append(Fault(name, detail, {}, self.example(one.bits[at], reference.as_real(got), name)))
 

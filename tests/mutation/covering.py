@@ -14,6 +14,7 @@ import coverage
 from tests.mutation.candidates import Mutant
 from tests.mutation.recorder import FIXTURE, PACKAGES
 
+QUICK = 1.0  # seconds
 ROOTS = {"fpemu/__init__.py", "analysis/__init__.py"}  # imported by all, and importing on demand
 
 
@@ -122,11 +123,16 @@ def imported(root: Path, file: str) -> set[str]:
 
 
 def in_order(tests: Collection[str], seconds: dict[str, float]) -> list[str]:
-    """Files of tests in order of the time they take, quick ones first, tests of a file likewise.
+    """Tests of less than a second before all others; of each, files in order of the time they take, tests of a file likewise.
 
-    Files stay together, so that what their tests share is set up once.
+    Files stay together, so that what their tests share is set up once, or twice.
     """
     total: dict[str, float] = defaultdict(float)
     for test in tests:
         total[file_of(test)] += seconds.get(test, 0.0)
-    return sorted(tests, key=lambda test: (total[file_of(test)], file_of(test), seconds.get(test, 0.0), test))
+
+    def place(test: str) -> tuple[bool, float, str, float, str]:
+        took = seconds.get(test, 0.0)
+        return took >= QUICK, total[file_of(test)], file_of(test), took, test
+
+    return sorted(tests, key=place)

@@ -87,7 +87,9 @@ UNWRAPPED = {
     "square",
 }
 METHODS = {"copy", "astype"}
-COMMUTATIVE = {"min", "max", "minimum", "maximum", "fmin", "fmax", "array_equal", "add", "multiply"}
+COMMUTATIVE = {"min", "max", "minimum", "maximum", "fmin", "fmax", "array_equal", "add", "multiply"} | {
+    "matches", "_is"  # ours: whether two are the same
+}  # fmt: skip
 UNSWAPPED = COMMUTATIVE | {"isinstance", "issubclass", "getattr", "hasattr", "setattr", "asarray", "array"}
 
 
