@@ -111,6 +111,8 @@ BUGS: dict[str, Bug] = {
     "E8M0 of the magnitude": Bug(made.exponent_of_magnitude, ("wrong result of negative numbers",), E8M0, "the sign is dropped"),
     "E8M0 clamps from below": Bug(made.smallest_of_negative, ("wrong result of negative numbers", "wrong result of infinity"), E8M0,
                                   "becomes the smallest value, not NaN"),
+    "a sign, and flushed inputs": Bug(made.after_flush(made.drops_sign), ("wrong result of negative numbers",),
+                                      (("float16", "binary8p3uf"),), "the sign is dropped", {"subnormals": "flush-input"}),
     "the sign": Bug(made.drops_sign, ("wrong sign",), ALL, "negative numbers become positive"),
     # Two at once: neither hides the other.
     "NaN and truncation": Bug(made.both(made.nan_to(0.0), made.truncates), ("NaN dropped", "truncates"), OVERFLOWING),

@@ -113,6 +113,16 @@ def test_every_point_of_a_small_format(name: str, dtype: str, snapshot: Snapshot
     assert "\n".join(lines) == snapshot
 
 
+def test_what_lies_far_out_ends_with_the_dtype() -> None:
+    format = FloatFormat("e11m2", 14, 3, 1040)
+    found = points("beyond the largest finite", format, "float64")
+    assert (
+        found[0] > format.max
+        and found[-1] == 2.0**1023
+        and found.size == 1023 - format.emax + (np.frexp(found[0])[0] != 0.5)
+    )
+
+
 def test_a_wide_format_is_sampled_by_neighbours_and_whole_at_its_ends() -> None:
     format = FORMATS["float32"]
     found = ladder(format)

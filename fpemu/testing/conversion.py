@@ -190,7 +190,7 @@ class _Check:
             return
         place = {pattern: at for at, pattern in enumerate(few.bits.tolist())}
         for one in tried(self.subject, self.source, few.bits):
-            if one.refusal:
+            if one.results is None:
                 self.notes.append(f"refuses {one.layout} input: {one.refusal}")
                 continue
             before = few.at(np.array([place[pattern] for pattern in one.bits.tolist()], np.intp))

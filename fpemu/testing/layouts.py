@@ -54,11 +54,11 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Tried:
-    """One layout: which inputs were tried and what came back, or why nothing did."""
+    """One layout: which inputs were tried and what came back; None, and why, where nothing did."""
 
     layout: str
     bits: Array
-    results: Array
+    results: Array | None
     refusal: str = ""
 
 
@@ -70,8 +70,8 @@ def tried(subject: Subject, source: Source, bits: Array) -> Iterator[Tried]:
         if layout.name == "byte-swapped" and fits:
             fits = given.dtype.itemsize > 1 and given.dtype.isbuiltin == 1
         if fits:
-            seen = bits[:0] if layout.name == "empty" else bits
-            yield _one(subject, layout.name, seen, [layout.view(given)])
+            view = layout.view(given)
+            yield _one(subject, layout.name, bits[: len(view.reshape(-1))], [view])
     lone = bits[:: max(1, bits.size // LONE)]
     alone = [source.given(one.copy()).reshape(()) for one in np.split(lone, lone.size)]
     yield _one(subject, "0-d", lone, alone)
@@ -81,5 +81,5 @@ def _one(subject: Subject, layout: str, bits: Array, given: list[Any]) -> Tried:
     try:
         results = np.concatenate([subject.handed(x).reshape(-1) for x in given])
     except NotAConversion as error:
-        return Tried(layout, bits, bits[:0], str(error))
+        return Tried(layout, bits, None, str(error))
     return Tried(layout, bits, results)

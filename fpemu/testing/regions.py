@@ -149,7 +149,7 @@ def _moved(exact: Points, dtype: np.dtype[Any], ulps: tuple[int, ...]) -> Points
     """Those numbers that the dtype has, moved by ulps, and nothing below zero."""
     with np.errstate(over="ignore", under="ignore"):
         held = exact.astype(dtype)
-    held = np.unique(held[(held == exact) & np.isfinite(held)])
+    held = held[(held == exact) & np.isfinite(held)]
     unsigned = np.dtype(f"u{dtype.itemsize}")
     bits = held.view(unsigned).astype(np.int64)[:, None] + np.array(ulps, np.int64)
     bits = np.unique(bits[(bits >= 0) & (bits <= int(np.array(np.inf, dtype).view(unsigned)))])
