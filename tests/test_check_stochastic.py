@@ -18,9 +18,10 @@ from fpemu.explain import outward_chances
 from fpemu.policies import Cast, Stochastic
 from fpemu.testing import check_stochastic
 from fpemu.testing.chances import FALSE_ALARMS, allowed, outward, surprise
+from fpemu.testing.inputs import Source
 from fpemu.testing.places import Places
 from fpemu.testing.stochastic_inputs import EXACT, GAPS, REPEATED, ROW, inputs
-from fpemu.testing.stochastic_judge import _threshold
+from fpemu.testing.stochastic_judge import Judge, _threshold
 
 Array = np.ndarray[Any, Any]
 Converter = Callable[[Array], Array]
@@ -140,6 +141,9 @@ FAULTS: dict[str, tuple[Converter, str, str]] = {  # converter, name, what the r
     "moves exact values": (_with(lambda x: rounded(x, "up") == rounded(x, "down"), lambda x: rounded(x * np.float32(1.13), "down")),
                            "moves exact values", "moves exact values"),
     "off the grid": (lambda x: stochastic()(x) * np.float32(1.001), "off-grid result", "off-grid result"),
+    "finite to NaN": (_with(lambda x: (np.abs(x) > 2) & (np.abs(x) < 4), lambda x: np.copysign(np.nan, -x)), "finite to NaN", "(tie "),
+    "two at once": (lambda x: np.where(x < 0, np.abs(stochastic()(x)), stochastic()(x) * np.float32(1.001)), "wrong sign",
+                    "negative numbers become positive"),
     "up too often": (_with(lambda x: random(x.shape) < 1 / 16, lambda x: np.where(x < 0, rounded(x, "down"), rounded(x, "up"))),
                      "wrong in stochastic probability", "outward"),
     "one draw": (_by_draws(lambda x: np.full(x.shape, 0.27)), "one draw for all elements", "from 0.27 of a gap"),
@@ -179,6 +183,7 @@ def test_a_fault_is_named(name: str, snapshot: SnapshotAssertion) -> None:
                       "flushes": {"flushes subnormal results"}, "saturates": {"wrong result of infinity"},
                       "truncates": {"wrong overflow result"}, "moves exact values": {"finite to NaN", "loses -0"},
                       "negative numbers truncated": {"wrong overflow result"},
+                      "two at once": {"off-grid result", "wrong overflow result"},
                       "off the grid": {"wrong overflow result"}}.get(name, set()), str(report)  # fmt: skip
     assert not SAME_DRAWS or str(report) == snapshot
 
@@ -243,6 +248,23 @@ def test_one_discarded_bit_tells_no_number_of_random_ones(bits: int, notes: tupl
         stochastic(format, random_bits=bits), format, source="float16", draws=FEW, random_bits=bits
     )
     assert report.conforms and report.notes == notes, str(report)
+
+
+@pytest.mark.parametrize("source", ["float16", "float32"])
+def test_a_format_out_of_reach_of_its_source(source: str) -> None:
+    """All that can be tried becomes zero."""
+    format = fp.FloatFormat("e3m2", 6, 3, 200)
+    report = check_stochastic(stochastic(format), format, source=source, draws=FEW)
+    assert report.conforms and report.tried > 0 and not report.chances
+    assert report.notes == ("1 or more random bits are indistinguishable from this source",)
+
+
+def test_the_limit_is_divided_among_all_tests() -> None:
+    cast, source = Cast("e4m3", "stochastic"), Source.of("float32")
+    given = inputs(cast, source.dtype, FEW, 20)
+    judge = Judge(given, stochastic()(given.x), cast, source)
+    lags = np.count_nonzero(given.kind == given.kinds.index(ROW)) // 2
+    assert judge.limit == allowed(2 * len(judge.chances) + 1 + lags) and len(judge.chances) > 100
 
 
 def test_a_few_values_that_always_go_the_same_way_are_found() -> None:

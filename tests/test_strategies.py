@@ -242,6 +242,14 @@ def test_arrays_are_arrays_of_such_values(x: np.ndarray[Any, Any]) -> None:
     assert x.dtype == np.float64 and x.ndim <= 2
 
 
+def test_arrays_of_every_number_of_axes_come() -> None:
+    for axes in range(3):
+        assert (
+            find(strategies.arrays("e4m3"), lambda x, axes=axes: x.ndim == axes and x.size > 0, settings=QUIET).ndim
+            == axes
+        )  # type: ignore[misc]
+
+
 def test_they_find_a_conversion_that_rounds_ties_away() -> None:
     """What they are for: a wrong input of the commonest fault, and a simple one."""
 

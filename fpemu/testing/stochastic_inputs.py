@@ -148,7 +148,7 @@ def _held(inner: Array, outer: Array, position: Array, dtype: np.dtype[Any], for
 
 
 def _signed(x: Array, rng: np.random.Generator) -> Array:
-    return np.asarray(np.where(rng.integers(0, 2, x.size).astype(np.bool_), -x, x))
+    return np.asarray(np.where(rng.integers(0, 2, x.size), -x, x))
 
 
 def _middles(format: FloatFormat, dtype: np.dtype[Any]) -> Array:
@@ -171,10 +171,9 @@ def _bits(cast: Cast, dtype: np.dtype[Any], draws: int, rng: np.random.Generator
     codes = _binades(format, dtype)
     for j in range(1, most + 1):
         size = int(min(draws, 1.4 * CERTAIN * 2**j))
-        top = 1 << max(discarded - j, 0)
         if j < discarded and codes.size:
-            inner = as_values(rng.choice(codes, size), format)
-            step = rng.integers(max(top - max(top >> 4, 1), 1), top, size) / (1 << discarded)
+            inner, top = as_values(rng.choice(codes, size), format), 1 << (discarded - j)
+            step = rng.integers(top - max(top >> 4, 1), top, size) / (1 << discarded)
             found[f"normal, bit {j}"] = _held(inner, Places.of(inner, format).outer, step, dtype, format)
         if format.has_zero:
             step = (1 - rng.integers(1, 64, size) / 1024) / 2.0**j
@@ -193,7 +192,7 @@ def _bits(cast: Cast, dtype: np.dtype[Any], draws: int, rng: np.random.Generator
 def _binades(format: FloatFormat, dtype: np.dtype[Any]) -> Array:
     """Normal codes whose gaps the dtype divides as finely as it can."""
     codes = np.arange(format.smallest_normal_code, format.max_code)
-    codes = codes[:: max(1, codes.size // MOST_CODES)].astype(format.code_dtype)
+    codes = codes[:: max(1, codes.size // MOST_CODES)]
     values = as_values(codes, format)
     info = np.finfo(dtype)
     return np.asarray(codes[(values >= float(info.smallest_normal)) & (2 * values <= float(info.max))])

@@ -158,11 +158,11 @@ class Judge:
     def _constant(self) -> tuple[list[Fault], set[str]]:
         """Where the way taken goes by the position in the gap alone, there is no draw, or one for all elements."""
         ways: dict[tuple[str, str], list[Chance]] = {}
-        for region, sign, position, at in self.cells:
+        for (region, sign, position, at), chance in zip(self.cells, self.chances, strict=True):
             if region not in GAPS or position != (0.0, 1.0) or f"{region} {sign}" in self.spoilt:
                 continue
             if way := _threshold(self.given.position[at], self.out[at], self.p[at], self.limit):
-                ways.setdefault(way, []).append(Chance(region, sign, position, at.size, 0, 0.0, 0.0, True))
+                ways.setdefault(way, []).append(chance)
         named = {f"{one.region} {one.sign}" for ones in ways.values() for one in ones}
         return [Fault(name, detail, _regions(ones)) for (name, detail), ones in ways.items()], named
 
@@ -227,7 +227,7 @@ class Judge:
         """Whether another call's results are the same, although that is improbable."""
         p = self.p[self.chance]
         same = _is(again, self.got)[self.chance]
-        return bool(same.all() and -np.log(np.maximum(p**2 + (1 - p) ** 2, 1e-300)).sum() > self.limit)
+        return bool(same.all() and -np.log(p**2 + (1 - p) ** 2).sum() > self.limit)
 
     def notes(self) -> tuple[str, ...]:
         """Up to how many random bits would have been found to be too few."""
