@@ -267,6 +267,17 @@ def test_the_limit_is_divided_among_all_tests() -> None:
     assert judge.limit == allowed(2 * len(judge.chances) + 1 + lags) and len(judge.chances) > 100
 
 
+@pytest.mark.parametrize(("number", "repeats"), [(20, False), (50, True)])
+def test_the_same_ways_again_are_a_fault_where_that_is_improbable(number: int, repeats: bool) -> None:
+    """Of so many even chances; the bound for 28 tests is met by 26."""
+    cast, source = Cast("e4m3", "stochastic"), Source.of("float32")
+    given = inputs(cast, source.dtype, FEW, 20)
+    given = given.at(np.flatnonzero(given.kind == given.kinds.index(ROW))[:number])
+    judge = Judge(given, stochastic()(given.x), cast, source)
+    assert judge.repeats(judge.got) == repeats
+    assert not judge.repeats(np.where(np.arange(number) == 3, 0.0, judge.got))
+
+
 def test_a_few_values_that_always_go_the_same_way_are_found() -> None:
     """Six of hundreds, each of which would with a chance of 2^-15."""
     given = inputs(Cast("e4m3", "stochastic"), np.dtype(np.float32), FEW, 20)

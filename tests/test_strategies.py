@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
 from syrupy.assertion import SnapshotAssertion
 
 import fpemu as fp
@@ -240,6 +241,20 @@ def test_formats_of_three_bits_and_more_with_a_bias_near_the_middle(format: Floa
 @settings(max_examples=30)
 def test_arrays_are_arrays_of_such_values(x: np.ndarray[Any, Any]) -> None:
     assert x.dtype == np.float64 and x.ndim <= 2
+
+
+@given(strategies.formats(min_bits=3, max_bits=3))
+@settings(max_examples=300)
+def test_formats_of_three_bits(format: FloatFormat) -> None:
+    """Few have room for what is asked for beside numbers."""
+    assert format.bits == 3 or format.name == "float16"
+
+
+def test_arrays_are_of_six_a_side_at_most() -> None:
+    longest = lambda x: max(x.shape, default=0)  # noqa: E731
+    assert longest(find(strategies.arrays("e4m3"), lambda x: longest(x) == 6, settings=QUIET)) == 6
+    with pytest.raises(NoSuchExample):
+        find(strategies.arrays("e4m3"), lambda x: longest(x) > 6, settings=QUIET)
 
 
 def test_arrays_of_every_number_of_axes_come() -> None:

@@ -31,7 +31,7 @@ def formats(*, min_bits: int = 2, max_bits: int = 16, named: bool = False) -> st
     if not catalogue:
         raise ValueError(f"no format of the catalogue has {min_bits} to {max_bits} bits; they have 3 to 32")
     ours = st.sampled_from(sorted(catalogue, key=lambda f: (f.name not in NAMED, f.bits)))
-    return ours if named else ours | _others(max(min_bits, 2), min(max_bits, 32))
+    return ours if named else ours | _others(min_bits, min(max_bits, 32))
 
 
 @st.composite
