@@ -117,6 +117,17 @@ def test_what_is_told_is_what_happens(name: str, length: int, near_one: bool, se
         assert max(map(len, told.text(block).splitlines())) <= WIDTH
 
 
+def test_no_line_is_longer_than_promised() -> None:
+    """A wide table that Hypothesis found, and zeros that are no run of products."""
+    name = "b200.tcgen05.e2m1xe2m3.fp32"
+    wide, scattered = draw(name, 60, True, 163), draw(name, 140, True, 163)
+    scattered["a"][::2] = [0] * 70
+    for found, block in ((wide, None), (scattered, 4)):
+        text = fp.explain_dot(**arrays(name, found), engine=name).text(block)
+        assert 90 < max(map(len, text.splitlines())) <= WIDTH
+    assert "124, 126 to 127: zeros, which count as exponent" in " ".join(text.split())
+
+
 @settings(max_examples=60)
 @drawn
 def test_the_exact_result_is_exact(name: str, length: int, near_one: bool, seed: int) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import groupby
+from textwrap import wrap
 from typing import Any
 
 Record = dict[str, Any]
@@ -124,17 +125,17 @@ def _folded(rows: Sequence[list[str]]) -> list[list[str]]:
     return result
 
 
-def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> list[str]:
-    """A table in plain text."""
+def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (), gap: int = 2) -> list[str]:
+    """A table in plain text; ``gap``: spaces between columns."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
         cells = (
             cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
-        return "  ".join(cells).rstrip()
+        return (" " * gap).join(cells).rstrip()
 
-    return [line(header), "-" * (sum(widths) + 2 * len(widths) - 2), *(line(row) for row in rows)]
+    return [line(header), "-" * (sum(widths) + gap * (len(widths) - 1)), *(line(row) for row in rows)]
 
 
 def _ks(step: Record) -> list[int]:
@@ -193,9 +194,14 @@ def _terms(record: Record, step: Record) -> Iterator[str]:
                 mark,
             ]
         )
-    yield from _columns(("term", "value", "significand", "exponent", "shifted by", ""), _folded(rows), left=(0, 2, 5))
+    header = ("term", "value", "significand", "exponent", "shifted by", "")
+    found = _columns(header, _folded(rows), left=(0, 2, 5))
+    if max(map(len, found)) > WIDTH:
+        found = _columns(header, _folded(rows), left=(0, 2, 5), gap=1)
+    yield from found
     if folded:
-        yield f"{_several(zeros)}: zeros, which count as exponent {record['zero_exponent']}"
+        told = f"{_several(zeros)}: zeros, which count as exponent {record['zero_exponent']}"
+        yield from wrap(told, WIDTH, subsequent_indent="  ")
     if step["missing"]:
         what = "group" if record["group"] else "product"
         yield f"(room for {step['missing']} more {what}{'s' * (step['missing'] > 1)}, which are zeros)"
