@@ -218,6 +218,20 @@ def test_scalar_functions_are_called_for_each_element() -> None:
     assert report.conforms and report.tried == 1 << 16
 
 
+def _by_division(x: Array) -> Array:
+    np.float32(1e-30) * np.float32(1e-30)  # what underflows on the way
+    if (x[:2] == 0).all():
+        raise ZeroDivisionError("no numbers")
+    return fp.encode(x, "e4m3")
+
+
+def test_what_an_array_function_does_on_the_way_makes_it_no_scalar_one() -> None:
+    """Neither where NumPy's errors are exceptions for its caller, nor where it takes no zeros."""
+    subject = Subject(_by_division, FORMATS["e4m3"])
+    with np.errstate(all="raise"):
+        assert not subject.takes_one(np.ones(4, np.float32))
+
+
 def test_a_scalar_function_of_nothing_gives_nothing() -> None:
     subject = Subject(lambda x: int(x), FORMATS["e4m3"])
     assert subject(np.zeros(0, np.float32)).shape == (0,) and subject.takes_one(np.zeros(0, np.float32))

@@ -68,9 +68,9 @@ class Subject:
         if is_torch(x):
             return False
         if self._one_by_one is None:
-            sample = np.zeros(2, x.dtype)
+            sample = np.ones(2, x.dtype)  # (a zero is more often a case of its own)
             try:
-                with callers_environment():
+                with np.errstate(all="ignore"), callers_environment():
                     self._one_by_one = np.shape(self.function(sample)) != (2,)
             except Exception:
                 self._one_by_one = True
