@@ -88,10 +88,10 @@ class Judge:
                     found += [(kind, sign, (0.0, 1.0), np.flatnonzero(mine))]
                     found += [(kind, sign, (k / EIGHTHS, (k + 1) / EIGHTHS), np.flatnonzero(mine & (eighth == k)))
                               for k in range(EIGHTHS)]  # fmt: skip
-            elif kind not in (EXACT, REPEATED):
+            elif kind not in (EXACT, REPEATED) and of_kind.any():
                 at = np.flatnonzero(of_kind)
                 position = self.given.position[at]
-                found += [(kind, "+ and -", (float(position.min()), float(position.max())), at)] if at.size else []
+                found.append((kind, "+ and -", (float(position.min()), float(position.max())), at))
         return [cell for cell in found if cell[3].size]
 
     def _spoilt(self) -> set[str]:
