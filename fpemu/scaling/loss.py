@@ -76,17 +76,16 @@ class LossScaler:
             self._back_off()
         else:
             self._good += 1
-            self._grow_when_due()
+            if "good step" in self.policy.refill:
+                self._hysteresis = self.policy.hysteresis
+            past = self._good - self.policy.delay
+            if self._interval and past > 0 and not past % self._interval:
+                self._grow()
         return not overflow
 
-    def _grow_when_due(self) -> None:
-        """After a good step."""
+    def _grow(self) -> None:
+        """After the good step that ends an interval."""
         policy = self.policy
-        if "good step" in policy.refill:
-            self._hysteresis = policy.hysteresis
-        past = self._good - policy.delay
-        if not self._interval or past <= 0 or past % self._interval:
-            return
         grown = self._number(min(self._times(self._growth), policy.cap))
         if isfinite(grown) or not policy.finite_growth:
             self.scale = grown
