@@ -45,7 +45,12 @@ ROWS = {
     "OpenAI guided-diffusion MixedPrecisionTrainer": "guided-diffusion",
 }
 # What a run's configuration states, of which nothing else of a row is changed.
-SETTINGS = (("init", "init", float), ("window", "interval", int), ("max_scale", "cap", float), ("hysteresis", "hysteresis", int))
+SETTINGS = (
+    ("init", "init", float),
+    ("window", "interval", int),
+    ("max_scale", "cap", float),
+    ("hysteresis", "hysteresis", int),
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,9 @@ class RealRun:
     def policy(self) -> LossPolicy:
         """The row of LOSS_POLICIES, with what the run's configuration states."""
         row = LOSS_POLICIES[ROWS[self.facts["framework"]]]
-        given = {name: kind(self.facts[column]) for column, name, kind in SETTINGS if self.facts[column]}
+        given: dict[str, Any] = {
+            name: kind(self.facts[column]) for column, name, kind in SETTINGS if self.facts[column]
+        }
         return replace(row, **given)
 
     @cached_property
@@ -173,7 +180,8 @@ class _Ahead:
         return tuple(value for name, value in vars(self._kept[0]).items() if name not in passing)
 
 
-Places = dict[tuple[Any, ...], tuple[_Ahead, set[int]]]  # by state: the scaler, and the steps that may have brought it there
+# By state: the scaler, and the steps that may have brought it there.
+Places = dict[tuple[Any, ...], tuple[_Ahead, set[int]]]
 
 
 def _gathered(found: Iterable[tuple[_Ahead, Iterable[int]]]) -> Places:
@@ -339,19 +347,20 @@ CONSECUTIVE = "hysteresis of overflows in a row"  # restored by every good step
 
 def variants(policy: LossPolicy) -> dict[str, LossPolicy]:
     """Scalers that are almost the policy, by what is wrong with them: a log that they explain as well cannot tell them apart."""
+    window = policy.interval or 0
+    found: dict[str, dict[str, Any]]
     if policy.logarithm:
         product = {"logarithm": False, "growth": 2.0**policy.growth, "backoff": 2.0**policy.backoff}
-        return {"a product of factors": replace(policy, **product), "twice the growth": replace(policy, growth=2 * policy.growth)}  # type: ignore[arg-type]
-    window = policy.interval or 0
-    found = {
-        "half the interval": {"interval": window // 2},
-        "interval - 1": {"interval": window - 1},
-        "interval + 1": {"interval": window + 1},
-        "twice the interval": {"interval": 2 * window},
-        "the other delay": {"delay": int(not policy.delay)},
-        "hysteresis + 1": {"hysteresis": policy.hysteresis + 1},
-    }
+        found = {"a product of factors": product, "twice the growth": {"growth": 2 * policy.growth}}
+    else:
+        found = {
+            "half the interval": {"interval": window // 2},
+            "interval - 1": {"interval": window - 1},
+            "interval + 1": {"interval": window + 1},
+            "twice the interval": {"interval": 2 * window},
+            "the other delay": {"delay": int(not policy.delay)},
+            "hysteresis + 1": {"hysteresis": policy.hysteresis + 1},
+        }
     if policy.hysteresis > 1:
-        found["hysteresis - 1"] = {"hysteresis": policy.hysteresis - 1}
-        found[CONSECUTIVE] = {"refill": "good step"}
-    return {name: replace(policy, **changes) for name, changes in found.items()}  # type: ignore[arg-type]
+        found |= {"hysteresis - 1": {"hysteresis": policy.hysteresis - 1}, CONSECUTIVE: {"refill": "good step"}}
+    return {name: replace(policy, **changes) for name, changes in found.items()}

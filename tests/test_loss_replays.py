@@ -49,7 +49,11 @@ ENDS = {  # what happens on the floor, where it is not just left behind
     "megatron-consecutive": "clamp", "fairseq": "raise before", "fairseq-trainer": "raise before", "metaseq": "keep", "flax": "clamp",
     "jmp": "clamp", "tensorflow": "clamp", "paddle-static": "clamp",
 }  # fmt: skip
-REFILLS = {"megatron-consecutive": "good step", "paddle": "good step or backoff", "paddle-static": "good step or backoff"}
+REFILLS = {
+    "megatron-consecutive": "good step",
+    "paddle": "good step or backoff",
+    "paddle-static": "good step or backoff",
+}
 SINGLE_FACTORS = {"megatron", "megatron-consecutive", "flax", "jmp", "tensorflow", "keras3", "paddle", "paddle-static"}
 FLAGS = {  # the rows for which each holds
     "single": SINGLE_FACTORS | {"torch", "logmax"},

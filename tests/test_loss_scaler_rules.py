@@ -75,9 +75,7 @@ class Megatron:
 
 
 class DeepSpeed:
-    def __init__(
-        self, init: float, interval: int, shift: int, newer: bool, raises: bool, minimum: float = 1.0
-    ) -> None:
+    def __init__(self, init: float, interval: int, shift: int, newer: bool, raises: bool, minimum: float = 1.0) -> None:
         self.minimum = minimum
         self.scale, self.iteration, self.last, self.window = init, 0, -1, interval
         self.shift = self.hysteresis = shift
@@ -149,8 +147,8 @@ class Fairseq:
 
 
 class Metaseq:
-    def __init__(self, window: int) -> None:
-        self.scale, self.window, self.iteration, self.last = 4.0, window, 0, -1
+    def __init__(self, window: int, init: float = 4.0) -> None:
+        self.scale, self.window, self.iteration, self.last = init, window, 0, -1
 
     def step(self, overflow: bool) -> bool:
         if overflow:
@@ -273,6 +271,7 @@ OVERRIDDEN: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "apex's kernel": ("megatron-consecutive", lambda: ApexHysteresis(N), {"at_floor": "none", "finite_growth": True}),
     "fairseq's tolerance": ("fairseq", lambda: Fairseq(2.0**15, N, 0.25), {"tolerance": 0.25}),
     "apex with a cap": ("apex", lambda: Apex(N, 512.0), {"cap": 512.0}),
+    "metaseq above its floor": ("metaseq", lambda: Metaseq(N, 3.0), {"init": 3.0}),
     "GNMT above its cap": ("nvidia-gnmt", lambda: Gnmt(N, 2.0**15), {"init": 2.0**15}),
     "Megatron's factors": ("megatron", lambda: Megatron(N, False, 1.1, 0.3), {"growth": 1.1, "backoff": 0.3}),
     "Paddle until 2.4": ("paddle", lambda: Paddle(2.0**15, N, 2, 0.5, static=False), {"init": 2.0**15, "hysteresis": 2}),

@@ -27,12 +27,30 @@ from analysis.tables import where
 TITLE = "What real GPUs did"
 QUESTION = "Do loss scalers do on GPUs what their rows say, where do scales settle, and how many steps do they cost?"
 CLAIMS = (
-    Claim("Every scale that a GPU's training logged, before and after every event, is that of a row.", "our own prediction", "0 unexplained", "predicted"),
-    Claim("Of W good steps that regain a back-off and H overflows that make one, H in W + H steps are skipped at balance.", "derived from the rules", "H / (W + H)",
-          "derived"),
-    Claim("A first scale of 2^16 costs few skips before it settles, one of 2^32 more.", "our own pilot on 43 runs", "0 to 10; 15 to 23", "pilot"),
-    Claim("Megatron's scale backs off when as many overflows as its hysteresis come in a row.", "NVIDIA/Megatron-LM, docstring of DynamicGradScaler", NO_NUMBER),
-)  # fmt: skip
+    Claim(
+        "Every scale that a GPU's training logged, before and after every event, is that of a row.",
+        "our own prediction",
+        "0 unexplained",
+        "predicted",
+    ),
+    Claim(
+        "Of W good steps that regain a back-off and H overflows that make one, H in W + H steps are skipped at balance.",
+        "derived from the rules",
+        "H / (W + H)",
+        "derived",
+    ),
+    Claim(
+        "A first scale of 2^16 costs few skips before it settles, one of 2^32 more.",
+        "our own pilot on 43 runs",
+        "0 to 10; 15 to 23",
+        "pilot",
+    ),
+    Claim(
+        "Megatron's scale backs off when as many overflows as its hysteresis come in a row.",
+        "NVIDIA/Megatron-LM, docstring of DynamicGradScaler",
+        NO_NUMBER,
+    ),
+)
 
 
 # ---- plan and measure -----------------------------------------------------------------------------------------------
@@ -128,9 +146,20 @@ def draw_settles(runs: pd.DataFrame) -> Figure:
     ordered = runs.iloc[::-1].reset_index(drop=True)
     for place, row in enumerate(ordered.to_dict("records")):
         tint = COLOURS[row["policy"]]
-        ax.plot([row["low"], row["high"]], [place, place], "o-", color=tint, linewidth=5, markersize=4, solid_capstyle="butt")
+        ax.plot(
+            [row["low"], row["high"]],
+            [place, place],
+            "o-",
+            color=tint,
+            linewidth=5,
+            markersize=4,
+            solid_capstyle="butt",
+        )
         ax.plot(row["first"], place, "o", color=tint, markerfacecolor="white", markersize=6)
-    ax.set_yticks(range(len(ordered)), [f"{row.run}: {row.model.partition(' (')[0]} ({row.steps:,})" for row in ordered.itertuples()])
+    ax.set_yticks(
+        range(len(ordered)),
+        [f"{row['run']}: {row['model'].partition(' (')[0]} ({row['steps']:,})" for row in ordered.to_dict("records")],
+    )
     ax.tick_params(axis="y", labelsize=7, length=0)
     ax.set_ylim(-0.8, len(ordered) - 0.2)
     ax.set_ylabel("run")
@@ -138,7 +167,7 @@ def draw_settles(runs: pd.DataFrame) -> Figure:
     for policy in dict.fromkeys(runs.policy):
         ax.plot([], [], color=COLOURS[policy], linewidth=5, label=policy)
     figure.legend(loc="outside lower center", ncols=5, fontsize=8)
-    return figure  # fmt: skip
+    return figure
 
 
 def long_runs(runs: pd.DataFrame) -> pd.Series[bool]:
@@ -159,7 +188,9 @@ def draw_skips(runs: pd.DataFrame) -> Figure:
         for filled in (True, False):
             dots = part[enough[part.index] == filled]
             shares = (100 * dots.share).where(dots.share > 0, none)
-            left.plot(100 * dots.balance, shares, "o", color=tint, markerfacecolor=tint if filled else "white", markersize=6)
+            left.plot(
+                100 * dots.balance, shares, "o", color=tint, markerfacecolor=tint if filled else "white", markersize=6
+            )
         right.plot(part["first"] + beside[part.index], part.warm_skips, "o", color=tint, markersize=6, label=policy)
     ends = np.array([0.006, 0.02, 3.0])
     guide(left, ends, ends, "equal", at=1, offset=(-12, 4))
@@ -173,7 +204,7 @@ def draw_skips(runs: pd.DataFrame) -> Figure:
     right.set_ylabel("steps skipped before the scale first grew")
     right.set_ylim(bottom=-1)
     figure.legend(loc="outside lower center", ncols=5, fontsize=8)
-    return figure  # fmt: skip
+    return figure
 
 
 def shares(runs: pd.DataFrame, near: pd.DataFrame) -> pd.DataFrame:
@@ -205,7 +236,10 @@ def draw_near(runs: pd.DataFrame, near: pd.DataFrame) -> Figure:
 
 
 # ---- verdict --------------------------------------------------------------------------------------------------------
-BETWEEN = (0.5, 1.25)  # the share of skips over that at balance; less where growth is not followed by an overflow at once
+BETWEEN = (
+    0.5,
+    1.25,
+)  # the share of skips over that at balance; less where growth is not followed by an overflow at once
 
 
 def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
@@ -226,13 +260,17 @@ def verdict(tables: dict[str, pd.DataFrame]) -> Verdict:
         f"2^{runs.low.min():.0f} and 2^{runs.high.max():.0f}. "
         f"{_docstring(near)}"
     )
-    return Verdict(status, summary, tuple(_finding(policy, where(runs, policy=policy)) for policy in dict.fromkeys(runs.policy)))
+    return Verdict(
+        status, summary, tuple(_finding(policy, where(runs, policy=policy)) for policy in dict.fromkeys(runs.policy))
+    )
 
 
 def _told(near: pd.DataFrame) -> str:
     """Of the scalers that are almost right, how many a log can tell from the right one."""
     caught = near[near.explained < near.events]
-    return f"of {len(near):,} scalers with one setting wrong {len(caught):,} explain{'s' if len(caught) == 1 else ''} less"
+    return (
+        f"of {len(near):,} scalers with one setting wrong {len(caught):,} explain{'s' if len(caught) == 1 else ''} less"
+    )
 
 
 def _balance(ratio: pd.Series[float]) -> str:

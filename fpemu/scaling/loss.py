@@ -89,7 +89,7 @@ class LossScaler:
         grown = self._number(min(self._times(self._growth), policy.cap))
         if isfinite(grown) or not policy.finite_growth:
             self.scale = grown
-        if policy.stretches:
+        if policy.stretches and self._interval:
             self._interval *= self._growth
         if policy.delays_always:
             self._good = 0

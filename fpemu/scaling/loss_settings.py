@@ -77,4 +77,6 @@ def _check_ranges(policy: LossPolicy) -> None:
         if not valid:
             raise ValueError(f"{policy.name}: {name} must be {what}, not {getattr(policy, name)!r}")
     if policy.logarithm and (policy.floor > 0 or isfinite(policy.cap) or policy.single or not policy.init > 0):
-        raise ValueError(f"{policy.name}: a scale kept as its logarithm is a positive Python float without floor or cap")
+        raise ValueError(
+            f"{policy.name}: a scale kept as its logarithm is a positive Python float without floor or cap"
+        )

@@ -107,7 +107,9 @@ def simulate(
         divided = scaler.policy.divides_by == "next" and scale != scaler.scale
         gains.append(np.nan if not applied[-1] else scale / scaler.scale if divided else 1.0)
     flags = np.array(overflows, bool), np.array(applied, bool)
-    return Replay(scaler.policy.name, target.name, np.array(scales), *flags, np.array(headrooms), np.array(gains), stopped, dead)
+    return Replay(
+        scaler.policy.name, target.name, np.array(scales), *flags, np.array(headrooms), np.array(gains), stopped, dead
+    )
 
 
 @in_default_environment

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from fpemu.scaling import LOSS_POLICIES, LossPolicy, LossScaler, ScalerStopped
 
 FOLDER = real_runs.folder()
 RUNS = {run.name: run for run in real_runs.read_runs(FOLDER)} if FOLDER else {}
-needs_logs = pytest.mark.skipif(FOLDER is None, reason=f"{real_runs.ENVIRONMENT} names no folder with logs of real runs")
+needs_logs = pytest.mark.skipif(
+    FOLDER is None, reason=f"{real_runs.ENVIRONMENT} names no folder with logs of real runs"
+)
 
 FACTS = {"framework": "torch GradScaler", "init": "8", "window": "3", "max_scale": "", "hysteresis": "", "steps": "20"}
 
@@ -50,7 +52,9 @@ def test_nothing_but_a_run_s_configuration_is_given() -> None:
         row = LOSS_POLICIES[real_runs.ROWS[run.facts["framework"]]]
         changed = {one.name for one in fields(row) if getattr(row, one.name) != getattr(run.policy, one.name)}
         assert changed <= given_, run.name
-        assert run.policy.hysteresis == row.hysteresis or run.name == "deepspeed-08"  # the one whose configuration states another
+        assert (
+            run.policy.hysteresis == row.hysteresis or run.name == "deepspeed-08"
+        )  # the one whose configuration states another
     assert len(RUNS) == 29
     counts = [explain(run) for name, run in RUNS.items() if name != "openai-01"]
     assert sum(found.events for found in counts) + 569 == 1370 and sum(found.prints for found in counts) == 1909
@@ -106,7 +110,11 @@ def test_a_trace_that_is_changed_is_noticed() -> None:
     """One scale of one event, one print, one step: each leaves something unexplained."""
     run = RUNS["torch-03"]
     place = next(k for k, one in enumerate(run.seen) if one.kind == "skip")
-    for changes in ({"after": "262144"}, {"before": "65536"}, {"first": 4282, "last": 4282, "kind": "growth", "skips": 0}):
+    for changes in (
+        {"after": "262144"},
+        {"before": "65536"},
+        {"first": 4282, "last": 4282, "kind": "growth", "skips": 0},
+    ):
         seen = (*run.seen[:place], replace(run.seen[place], **changes), *run.seen[place + 1 :])
         found = explain(replace(run, seen=seen))
         assert found.explained < found.events, changes
@@ -121,7 +129,7 @@ def every_placement(run: RealRun, policy: LossPolicy) -> Iterator[bool]:
     ranges = [range(one.first, one.last + 1) for one in run.seen]
     logs_growth = any(one.kind == "growth" for one in run.seen)
     for at in product(*ranges):
-        if any(a >= b for a, b in zip(at, at[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(at)):
             continue
         yield _gives(run, policy, dict(zip(at, run.seen, strict=True)), steps, logs_growth)
 
@@ -249,10 +257,14 @@ def test_the_course_of_a_run_by_hand() -> None:
 
 
 def test_shares_at_balance() -> None:
-    found = {name: balanced_share(LOSS_POLICIES[name]) for name in ("torch", "megatron", "guided-diffusion", "paddle-static")}
+    found = {
+        name: balanced_share(LOSS_POLICIES[name]) for name in ("torch", "megatron", "guided-diffusion", "paddle-static")
+    }
     assert found["torch"] == 1 / 2001 and found["megatron"] == 2 / 1002
     assert found["guided-diffusion"] == pytest.approx(1 / 1001, rel=1e-12)
-    assert found["paddle-static"] == pytest.approx(2 / (2 + 321.93), rel=1e-4)  # log2(1 / 0.8) of a doubling's 1,000 steps
+    assert found["paddle-static"] == pytest.approx(
+        2 / (2 + 321.93), rel=1e-4
+    )  # log2(1 / 0.8) of a doubling's 1,000 steps
 
 
 def test_variants_differ_in_one_setting() -> None:

@@ -31,7 +31,10 @@ def real(
         {"run": "r2", "policy": names[2], "variant": ROW, "events": 7, "explained": row},
     ]
     columns = ["run", "policy", "variant", "events", "explained"]
-    return {"runs": pd.DataFrame(rows[:runs], columns=list(rows[0])), "near": pd.DataFrame(near[:runs], columns=columns)}
+    return {
+        "runs": pd.DataFrame(rows[:runs], columns=list(rows[0])),
+        "near": pd.DataFrame(near[:runs], columns=columns),
+    }
 
 
 CASES: Cases = {
