@@ -5,7 +5,7 @@ given, and a row, set as the run's configuration says, must give every scale. Ro
 same logs. Then the logs tell where scales settle, how many steps are skipped, and what a first scale costs.
 
 What to see: nothing is left unexplained, and near misses are; the share of skipped steps is set by the policy, not by the
-model; a first scale of 2^32 costs its fifteen to twenty skips at once and no more.
+model; a first scale of 2^32 costs fifteen skips or more, all of them at the start.
 """
 
 from __future__ import annotations

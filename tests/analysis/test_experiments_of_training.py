@@ -166,7 +166,8 @@ def test_pages_tell_the_claims(tmp_path: Path) -> None:
     third = text.split('<a id="claim-3"></a>')[1].split('<a id="claim-4"></a>')[0]
     runs = next(result for result in results if result.folder.name == "e38_real_runs").record
     assert f"*What real GPUs did:* ✓ {runs['verdict']['summary']}" in third and text.count("What real GPUs did") == 1
-    assert '<a href="#e38_real_runs">' in report.page(results)
+    row = report.page(results).split(f"3. {claims.CLAIMS[2].text}")[1].split("</tr>")[0]
+    assert '<a href="#e38_real_runs">What real GPUs did</a>' in row
     for claim in claims.CLAIMS:
         assert claim.text in text and claim.text.replace("'", "&#39;") in report.page(results)
     assert "Counted from the recipes, not measured" in text

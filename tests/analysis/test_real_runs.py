@@ -196,6 +196,24 @@ def test_counts_are_placed_anywhere_in_their_steps() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("step", "explained"), [(5, 2), (6, 1)])
+def test_a_log_that_has_growths_has_all_of_them(step: int, explained: int) -> None:
+    """Every third good step; the second growth is at the cap and changes nothing, but is not logged: the skip comes before it, or is unexplained."""
+    policy = LossPolicy("mine", "here", 8.0, interval=3, cap=16.0)
+    skip = Seen("skip", step, step, "16", "8", 1)
+    assert explain(log_of(Seen("growth", 2, 2, "8", "16", 0), skip), policy).explained == explained
+    assert explain(log_of(skip), policy).explained == 1  # a log without growths says nothing of them
+
+
+def test_what_is_printed_narrows_the_steps_before_it() -> None:
+    """Every third good step. The first skip was at step 0, 1 or 2; still 4 after step 4: at 2, so that the next one cannot have been at 8."""
+    policy = LossPolicy("mine", "here", 8.0, interval=3)
+    first, second = Seen("skip", 0, 2, "8", "4", 1), Seen("skip", 5, 5, "8", "4", 1)
+    printed = Seen("print", 4, 4, "", "4", 0)
+    assert explain(log_of(first, second), policy).explained == 2
+    assert explain(log_of(first, printed, second), policy) == Explained(events=2, explained=1, prints=1, contradicted=0)
+
+
 def test_after_what_is_not_explained_it_goes_on() -> None:
     """From the logged scale, with as much hysteresis as helps; a print only counts."""
     log = (
