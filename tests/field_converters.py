@@ -222,6 +222,17 @@ def exponent_of_magnitude(target: str, source: str) -> Converter:
     return lambda x: fp.quantize(np.abs(np.asarray(x, np.float64)), target)
 
 
+def exponent_of_some_magnitudes(target: str, source: str) -> Converter:
+    """Of four in ten exponents of negative numbers the sign is dropped; the others become the smallest value."""
+    smallest = FORMATS[target].smallest_normal
+
+    def convert(x: Array) -> Array:
+        magnitudes = fp.quantize(np.abs(np.asarray(x, np.float64)), target)
+        return np.where((x < 0) & (np.abs(x) < 2.0**26), smallest, magnitudes)
+
+    return convert
+
+
 def smallest_of_negative(target: str, source: str) -> Converter:
     """Clamps from below."""
     smallest = FORMATS[target].smallest_normal

@@ -113,6 +113,8 @@ BUGS: dict[str, Bug] = {
                                   "becomes the smallest value, not NaN"),
     "a sign, and flushed inputs": Bug(made.after_flush(made.drops_sign), ("wrong result of negative numbers",),
                                       (("float16", "binary8p3uf"),), "the sign is dropped", {"subnormals": "flush-input"}),
+    "E8M0 of some magnitudes": Bug(made.exponent_of_some_magnitudes, ("wrong result of negative numbers",),
+                                   (("bfloat16", "float8_e8m0fnu"),), "becomes the smallest value, not NaN"),
     "the sign": Bug(made.drops_sign, ("wrong sign",), ALL, "negative numbers become positive"),
     # Two at once: neither hides the other.
     "NaN and truncation": Bug(made.both(made.nan_to(0.0), made.truncates), ("NaN dropped", "truncates"), OVERFLOWING),
@@ -237,6 +239,11 @@ NAMELESS: dict[str, tuple[made.Converter, set[str]]] = {  # what has no name of 
     "values further on": (
         lambda x: np.where((x > 400) & (x <= 448), 384.0, made.right("e4m3")(x)),
         {"wrong neighbour", "wrong value"},
+    ),
+    "the smallest normal": (_moved(2.0**-6, 0.0, made.right("e4m3")), {"finite to zero"}),
+    "negative numbers one code down": (
+        lambda x: fp.decode(fp.encode(x, "e4m3") - ((x <= -(2.0**-9)) & (x >= -448)).astype("u1"), "e4m3"),
+        {"not monotone"},
     ),
     "at the smallest normal": (_moved(2.0**-6, 2.0**-6 * 1.125, _where(lambda x: np.abs(x) < 2.0**-6, made.right("e4m3", "toward-zero"))),
                                {"truncates", "not monotone"}),

@@ -54,6 +54,15 @@ def saturating(name: str, **policies: Any) -> Cast:
     return Cast(name, overflow="saturate", **policies)
 
 
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_scales_end_at_the_largest_power_of_two_of_e8m0(name: str) -> None:
+    """Amaxes of the last exponent that has a scale, of the first that has none, and of the next."""
+    x = np.ldexp(np.ones((3, 4)), 127 + FORMATS[name].emax + np.arange(3)[:, None])
+    result = mx(x, name, block=4, rule="floor")
+    assert result.scales.ravel().tolist() == [0xFE, 0xFF, 0xFF]
+    check(x, result, saturating(name), 4, "floor", "element")
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ELEMENTS)
 def test_every_rule(name: str, dtype: Any) -> None:

@@ -278,6 +278,10 @@ def test_all_of_float32_are_tried_in_pieces_and_counted_alone(monkeypatch: pytes
     wrong = check_conversion(to_e4m3(rounding="toward-zero"), source="float32", target="e4m3", exhaustive=True)
     assert (wrong.tried, wrong.failing) == (3000, 512) and wrong.looked_at > 512  # the sample's besides
     assert not check_conversion(to_e4m3(), source="float32", target="e4m3").exhaustive
+    shown = []
+    monkeypatch.setattr(conversion, "_shown", lambda pieces, total, show: shown.append((total, show)) or pieces)
+    check_conversion(to_e4m3(), source="float32", target="e4m3", exhaustive=True, progress=True)
+    assert shown == [(1 << 32, True)]
 
 
 def test_a_progress_bar_is_shown_on_demand_and_leaves_nothing(
@@ -310,6 +314,10 @@ def test_assert_conversion_raises_the_report() -> None:
     assert_conversion(to_e4m3(), source="float16", target="e4m3")
     with pytest.raises(AssertionError, match="ties away"):
         assert_conversion(to_e4m3(rounding="nearest-away"), source="float16", target="e4m3")
+    of_halves = lambda x: fp.encode(x, "e4m3") if x.dtype.name == "float16" else np.zeros(x.shape, np.uint8)  # noqa: E731
+    assert_conversion(of_halves, source="float16", target="e4m3")
+    with pytest.raises(AssertionError, match="float32 to float8_e4m3fn"):
+        assert_conversion(of_halves, source="float32", target="e4m3")
 
 
 def test_data_is_json(snapshot: SnapshotAssertion) -> None:
