@@ -163,7 +163,7 @@ def saturate(f: Binary, saturation: str, mode: str, X: Datum) -> Datum:
     lo, hi = extremes(f)
     if X != X or lo <= X <= hi:
         return X
-    which = {INF: "+inf", -INF: "-inf"}.get(X, "X < lo" if X < lo else "X > hi")
+    which = {INF: "+inf", -INF: "-inf"}.get(X) or ("X > hi" if hi < X else "X < lo")
     for of, modes, when, signed, extended, result in SATURATE:
         if (of, when) != (saturation, which) or (modes is not None and mode not in modes):
             continue
