@@ -342,7 +342,8 @@ def negate(
     """-x.  Where x has the format of the result and that has a sign, only the sign bit changes, of NaN too (5.5.1).
 
     Otherwise the exact negative is rounded: in an unsigned format what is not zero goes where the overflow policy sends
-    negatives.  Parameters, result and errors as for ``add``.
+    negatives.  Parameters, result and errors as for ``add``.  P3109 (v4.0, 4.10.1) projects always: there SatFinite clamps
+    an infinity, which stays here.
     """
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
     return _operate("negate", (x,), format, policies, source, seed, offset, out)

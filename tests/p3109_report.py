@@ -219,6 +219,30 @@ def fma(X: Datum, Y: Datum, Z: Datum) -> Datum:
     return add(multiply(X, Y), Z)
 
 
+def minimum(X: Datum, Y: Datum) -> Datum:
+    """4.11.1."""
+    return NAN if X != X or Y != Y else min(X, Y)
+
+
+def maximum(X: Datum, Y: Datum) -> Datum:
+    """4.11.1."""
+    return NAN if X != X or Y != Y else max(X, Y)
+
+
+def minimum_number(X: Datum, Y: Datum) -> Datum:
+    """4.11.1."""
+    return Y if X != X else X if Y != Y else min(X, Y)
+
+
+def maximum_number(X: Datum, Y: Datum) -> Datum:
+    """4.11.1."""
+    return Y if X != X else X if Y != Y else max(X, Y)
+
+
+EXTREMES: dict[str, Callable[..., Datum]] = {
+    "minimum": minimum, "maximum": maximum, "minimum_number": minimum_number, "maximum_number": maximum_number,
+}  # fmt: skip
+SIGNS: dict[str, Callable[..., Datum]] = {"negate": lambda X: -X, "absolute": abs}  # 4.10.1
 OPERATIONS: dict[str, tuple[Callable[..., Datum], int]] = {
     "add": (add, 2), "subtract": (subtract, 2), "multiply": (multiply, 2), "divide": (divide, 2), "fma": (fma, 3),
 }  # fmt: skip

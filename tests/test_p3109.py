@@ -20,6 +20,10 @@ from fpemu.targets import host_arithmetic
 
 Array = np.ndarray[Any, Any]
 
+MORE = {
+    **{op: (exact, 2) for op, exact in report.EXTREMES.items()},
+    **{op: (exact, 1) for op, exact in report.SIGNS.items()},
+}
 BITS, SEED = 3, 17  # random bits of stochastic rounding; few, so that thresholds are met
 MODES = (*ROUNDINGS, *STOCHASTIC)
 FEW = (*ROUNDINGS, "StochasticB")
@@ -164,7 +168,7 @@ def check(
     op: str, sources: tuple[Binary, ...], target: Binary, modes: tuple[str, ...] = MODES, codes: Any = None
 ) -> None:
     """An operation on all codes of its operands (or on those given)."""
-    exact, count = OPERATIONS[op]
+    exact, count = {**OPERATIONS, **MORE}[op]
     if codes is None:
         codes = np.meshgrid(*(np.arange(1 << f.K) for f in sources[:count]), indexing="ij")
     codes = [one.reshape(-1).astype(np.uint8) for one in codes]
@@ -198,6 +202,29 @@ def test_division_in_a_loop_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_arithmetic, "SPECIALISE_FROM", 0)
     for f in (Binary(5, 3, True, True), Binary(6, 2, False, False)):
         check("divide", (f, f), f, ("NearestTiesToEven",))
+
+
+@pytest.mark.parametrize("op", report.EXTREMES)
+def test_extremes(op: str) -> None:
+    """In the format of the operands and, rounded, in a narrower one of the other sign."""
+    for f, target in zip(report.family(4), report.family(3) + report.family(3)[:4], strict=True):
+        check(op, (f, f), f, ("NearestTiesToEven",))
+        check(op, (f, f), target)
+
+
+def test_signs() -> None:
+    """Where the operand has another format, or the result no sign, Negate and Abs project."""
+    for f in report.family(3, 4, 5):
+        for op in report.SIGNS:
+            check(op, (Binary(5, 2, True, True),), f)
+            if not f.signed:
+                check(op, (f,), f)
+    # In a signed format of its own the sign bit changes, and an infinity stays whatever the policies.
+    f = ours(Binary(5, 2, True, True))
+    codes = np.arange(1 << 5).astype(np.uint8)
+    for overflow in SATURATIONS.values():
+        np.testing.assert_array_equal(fp.negate(codes, f, overflow=overflow), fp.negate(codes, f))
+    assert fp.negate(np.uint8(f.infinity_code), f, overflow="saturate") == f.infinity_code | f.sign_mask
 
 
 def test_all_triples_of_the_smallest_formats() -> None:

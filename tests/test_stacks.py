@@ -61,6 +61,8 @@ CASES = [  # stack, target, source, x, right
     ("onnx-nosat-nearest", "e8m0", "float32", 1.25 * 2.0**127, NAN),  # out of range, though 2^127 is the nearest
     ("onnx-nosat", "e8m0", "float32", 2.0**-128, NAN),
     ("onnx-nosat", "e8m0", "float32", 2.0**-127, 2.0**-127),
+    ("onnx-nosat-down", "e8m0", "float32", 2.0**127 * (1 + 2.0**-23), NAN),  # out by as little as can be
+    ("onnx-nosat", "e8m0", "float32", 2.0**-127 * (1 - 2.0**-22), NAN),
     ("onnx-nosat", "e8m0", "float64", 2.0**-127 * (1 - 2.0**-40), 2.0**-127),  # through float32
     ("onnx-saturate", "e8m0", "float64", 1 + 2.0**-40, 1),
     ("onnx-saturate", "e5m2", "float32", INF, 57344),
