@@ -155,6 +155,8 @@ CALLS: dict[str, Callable[[], Any]] = {
     "mx large": lambda: scaled(scaling.mx(SINGLE[: SINGLE.size // 32 * 32], "e4m3")),
     "mx axis": lambda: scaled(scaling.mx(WIDE[:960].reshape(32, -1), "e4m3", axis=0)),
     "nvfp4": lambda: scaled(scaling.nvfp4(FINITE)),
+    **{f"nvfp4 {rule.value}": lambda rule=rule: [scaled(scaling.nvfp4(x, rule=rule, scale_format=to))
+        for x in (FINITE, TINY, TINY * np.float32(0)) for to in ("e4m3", "ue5m3")] for rule in scaling.NVFP4Rule},
     "nvfp4 tiny": lambda: scaled(scaling.nvfp4(TINY, (16, 16), four_over_six=True, rounding="stochastic", seed=1)),
     "tiles": lambda: scaled(scaling.tiles(FINITE, "e4m3", (1, 16), power_of_two=False)),
     "tiles tiny": lambda: scaled(scaling.tiles(TINY, "e5m2", (16, 16))),

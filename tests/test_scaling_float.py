@@ -13,7 +13,7 @@ from test_stochastic import word
 
 import fpemu as fp
 from fpemu import FORMATS, Cast
-from fpemu.scaling import DelayedScaling, Scaled, definition, hadamard, nvfp4, per_tensor, tiles
+from fpemu.scaling import SCALE_FORMATS, DelayedScaling, Scaled, definition, hadamard, nvfp4, per_tensor, tiles
 
 F32 = np.float32
 ELEMENTS = ["e4m3", "e5m2", "e2m1"]
@@ -69,45 +69,66 @@ def test_one_tile_is_the_tensor() -> None:
     assert per_tensor(F32(3), "e4m3").scales.shape == () and per_tensor(F32(3), "e4m3").dequantize() == F32(3)
 
 
+RULES = ["division", "transformer-engine", "torchao"]
+
+
 @pytest.mark.parametrize("rounding", [None, "stochastic", "toward-zero"])
 @pytest.mark.parametrize("block", [(1, 4), (3, 2)])
-def test_nvfp4(block: tuple[int, int], rounding: str | None) -> None:
-    """Tensors of every size; blocks of one tensor are far apart, so some die."""
+@pytest.mark.parametrize("scale_format", ["e4m3", "ue5m3"])
+@pytest.mark.parametrize("rule", RULES)
+def test_nvfp4(rule: str, scale_format: str, block: tuple[int, int], rounding: str | None) -> None:
+    """Tensors of every size; blocks of one tensor are far apart, so some die; one of zeros has the smallest scale there is."""
     seed = 9 if rounding == "stochastic" else None
     cast = Cast("e2m1", rounding or "nearest-even", overflow="saturate")
     base = np.random.default_rng(1).standard_normal((9, 8)).astype(F32)
     ladder = (base * 2.0 ** np.random.default_rng(2).integers(-24, 1, (9, 1))).astype(F32)
-    ladder[3], ladder[4, 1], ladder[5, 2] = 0, np.inf, np.nan
-    with np.errstate(over="ignore"):
-        scales = [ladder, ladder * F32(1e30), ladder * F32(1e-38), np.zeros((4, 4), F32), ladder * F32(3e38)]
-    for x in scales:
-        for options in ({}, {"minimum_scale": 2.0**-6}, {"global_scale": 0.001}):
-            result = nvfp4(x, block, rounding=cast.rounding, seed=seed or 0, **options)
-            finite = [abs(Fraction(float(v))) for v in x.reshape(-1) if np.isfinite(v)]
-            g = (
-                Fraction(float(F32(options["global_scale"])))
-                if "global_scale" in options
-                else definition.nvfp4_global(max(finite))
+    ladder[3] = 0
+    if rule == "division":  # (what the others do with these: test_nvfp4_rules.py)
+        ladder[4, 1], ladder[5, 2] = np.inf, np.nan
+    to = SCALE_FORMATS.get(scale_format, FORMATS["e4m3"])
+    scales = [ladder, ladder * F32(1e30), ladder * F32(1e-31 if rule == "torchao" else 1e-38), ladder * F32(1e38)]
+    for x in scales if rule == "torchao" else [*scales, np.zeros((4, 4), F32)]:
+        for options in ({}, {"minimum_scale": 2.0**-6}, {"global_scale": 0.001}, {"amax": 30.0}):
+            result = nvfp4(
+                x, block, rule=rule, scale_format=scale_format, rounding=cast.rounding, seed=seed or 0, **options
             )
-            assert Fraction(float(result.global_scale)) == g  # type: ignore[arg-type]
-            least = Fraction(options.get("minimum_scale", 0.0))
+            amax = max(abs(Fraction(float(v))) for v in x.reshape(-1) if np.isfinite(v))
+            tensor = definition.nvfp4_tensor(Fraction(options.get("amax", amax)), rule, to)
+            if "global_scale" in options:
+                g = Fraction(float(F32(options["global_scale"])))
+                tensor = definition.NVFP4Scale(definition.single(1 / g), g)
+            assert Fraction(float(result.global_scale)) == tensor.decode  # type: ignore[arg-type]
+            usual = to.smallest_normal if rule == "torchao" else 0.0
+            least = Fraction(options.get("minimum_scale", usual))
             for place, where in cells(x.shape, block):
                 xs = [float(value) for value in x[where].reshape(-1)]
-                expected = definition.nvfp4_block(xs, g, cast, words_of(x, where, seed), least=least)
+                words = words_of(x, where, seed)
+                expected = definition.nvfp4_block(xs, tensor, cast, words, None, least, rule, to)
                 assert found_in(result, place, where) == tuple(expected), (xs, options)
 
 
-def test_four_over_six() -> None:
+@pytest.mark.parametrize("rule", ["division", "transformer-engine"])
+def test_four_over_six(rule: str) -> None:
     """[4, 4 / 6 x 5]: under the usual scale 5 is a tie that errs by a sixth; with 4 at the top it is 3.33, near 3."""
-    x = np.random.default_rng(4).standard_normal((64, 16)).astype(F32)
-    usual, chosen = nvfp4(x), nvfp4(x, four_over_six=True)
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((192, 16)).astype(F32)
+    tensor = definition.nvfp4_tensor(Fraction(float(np.abs(x[:64]).max())), rule)
+    for row, code in zip(
+        x[64:], rng.integers(8, 0x70, 128), strict=True
+    ):  # scales an ulp or two beside ties, of 4 or of 6
+        tie = sum(fp.reference.value(int(code) + step, FORMATS["e4m3"]) for step in (0, 1)) / 2
+        amax = F32(float(tensor.decode) * tie * rng.choice([4, 6]))
+        row *= F32(0.9) * amax / np.abs(row).max()
+        row[0] = np.minimum((amax.view(np.int32) + np.int32(rng.integers(-2, 3))).view(F32), np.abs(x[:64]).max())
+    usual, chosen = nvfp4(x, rule=rule), nvfp4(x, rule=rule, four_over_six=True)
     for row in range(len(x)):
         xs = [float(v) for v in x[row]]
-        g = Fraction(float(usual.global_scale))  # type: ignore[arg-type]
         errors = []
         for divisor in (6, 4):
-            block = definition.nvfp4_block(xs, g, Cast("e2m1", overflow="saturate"), [None] * 16, divisor)
-            unit = Fraction(fp.reference.value(int(block.scale), FORMATS["e4m3"])) * g
+            block = definition.nvfp4_block(
+                xs, tensor, Cast("e2m1", overflow="saturate"), [None] * 16, divisor, rule=rule
+            )
+            unit = Fraction(fp.reference.value(int(block.scale), FORMATS["e4m3"])) * tensor.decode
             values = [Fraction(fp.reference.value(code, FORMATS["e2m1"])) * unit for code in block.codes]
             errors.append((sum((v - Fraction(x)) ** 2 for v, x in zip(values, xs, strict=True)), block))
         best = errors[1] if errors[1][0] < errors[0][0] else errors[0]

@@ -8,15 +8,19 @@ from fpemu.scaling.loss_simulation import Replay, simulate, tournament
 from fpemu.scaling.mx import Special, mx
 from fpemu.scaling.mx_rules import ScaleRule
 from fpemu.scaling.nvfp4 import nvfp4
+from fpemu.scaling.nvfp4_rules import NVFP4Rule
+from fpemu.scaling.scale_formats import SCALE_FORMATS
 from fpemu.scaling.scaled import Fate, Scaled
 
 __all__ = [
     "LOSS_POLICIES",
+    "SCALE_FORMATS",
     "Algorithm",
     "DelayedScaling",
     "Fate",
     "LossPolicy",
     "LossScaler",
+    "NVFP4Rule",
     "Replay",
     "ScaleRule",
     "Scaled",
