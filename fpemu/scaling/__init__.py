@@ -1,6 +1,6 @@
 """Scales: of tensors and blocks (``per_tensor``, ``tiles``, ``mx``, ``nvfp4``), and of losses (``loss_policies``, ``loss``, ``loss_simulation``)."""
 
-from fpemu.scaling.float_scales import Algorithm, DelayedScaling, per_tensor, tiles
+from fpemu.scaling.float_scales import Algorithm, AmaxRule, DelayedScaling, per_tensor, tiles
 from fpemu.scaling.hadamard import hadamard
 from fpemu.scaling.loss import LossScaler, ScalerStopped, loss_scaler
 from fpemu.scaling.loss_policies import LOSS_POLICIES, LossPolicy
@@ -16,6 +16,7 @@ __all__ = [
     "LOSS_POLICIES",
     "SCALE_FORMATS",
     "Algorithm",
+    "AmaxRule",
     "DelayedScaling",
     "Fate",
     "LossPolicy",

@@ -104,12 +104,16 @@ def single(x: Fraction) -> Fraction:
     return Fraction(value) if -math.inf < value < math.inf else (FLOAT32_MAX if x > 0 else -FLOAT32_MAX)
 
 
-def float_scale(amax: float, format: FloatFormat, down_to_power_of_two: bool) -> Fraction:
-    """max / amax, as Transformer Engine has it."""
+SMALLEST_SCALE = power_of_two(-128) + power_of_two(-149)  # the smallest float32 whose inverse is one
+
+
+def float_scale(amax: float, format: FloatFormat, down_to_power_of_two: bool, floor: float = 0.0) -> Fraction:
+    """max / amax, as Transformer Engine has it; with a floor, as torchao. It and its inverse are numbers of float32."""
+    amax = max(amax, floor)
     if not math.isfinite(amax) or amax == 0:
         return Fraction(1)
-    scale = single(largest(format) / Fraction(amax))
-    return power_of_two(floor_log2(scale)) if down_to_power_of_two else scale
+    scale = max(single(largest(format) / Fraction(amax)), SMALLEST_SCALE)
+    return max(power_of_two(floor_log2(scale)), power_of_two(-127)) if down_to_power_of_two else scale
 
 
 def scaled_block(xs: Sequence[float], scale: Fraction, cast: Cast, words: Sequence[int | None]) -> Block:

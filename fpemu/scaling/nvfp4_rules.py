@@ -19,7 +19,7 @@ from fpemu.scaling.blocks import Array
 FLOAT32 = FORMATS["float32"]
 LARGEST, SMALLEST_NORMAL = np.float32(FLOAT32.max), np.float32(FLOAT32.smallest_normal)
 ZERO, ONE, SIX = np.float32(0), np.float32(1), np.float32(6)
-SIXTH = ONE / SIX
+SIXTH = np.float32(float.fromhex("0x1.555556p-3"))  # 1 / 6 to nearest, in whatever mode this is imported
 
 
 class NVFP4Rule(Policy):
