@@ -60,7 +60,7 @@ def test_ten_thousand_traces() -> None:
                 assert state.scale == scale and np.array_equal(state.history, history)
                 kept, frozen = kept + (history[0] == 0 and scale == before), frozen + bool(np.isinf(history).any())
                 clamped += scale == BIGGEST
-    assert min(kept, frozen, clamped) > 1000
+    assert min(kept, frozen, clamped) > TRACES / 10
 
 
 def test_elements_are_scaled_by_the_past() -> None:

@@ -122,7 +122,8 @@ def test_torchao_s_own_amax_to_scale() -> None:
             x = (rng.standard_normal(4) * 2.0 ** rng.uniform(-149, 128)).astype(F32)
         if index % 10 == 0:
             x[rng.integers(4)] = rng.choice([0, np.inf, -np.inf, np.nan])
-        x *= index % 50 > 0
+        if index % 50 == 0:
+            x[:] = 0
         scale = module.amax_to_scale(module.tensor_to_amax(torch.from_numpy(x)), dtypes[name])
         codes = module.to_fp8_saturated(torch.from_numpy(x) * scale, dtypes[name]).view(torch.uint8).numpy()
         found = per_tensor(x, name, rule="torchao")
