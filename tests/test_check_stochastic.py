@@ -132,6 +132,7 @@ FAULTS: dict[str, tuple[Converter, str, str]] = {  # converter, name, what the r
     "negative numbers truncated": (_with(lambda x: x < 0, lambda x: rounded(x, "toward-zero")), "not random",
                                    "truncates (negative lowest"),
     "absolute value": (lambda x: np.abs(stochastic()(x)), "wrong sign", "negative numbers become positive"),
+    "negated": (lambda x: -stochastic()(x), "wrong sign", "wrong sign ("),
     "infinity to 0": (_with(np.isinf, np.zeros_like), "wrong result of infinity", "becomes zero, not NaN"),
     "NaN to 0": (_with(np.isnan, np.zeros_like), "NaN dropped", "becomes zero"),
     "saturates": (stochastic(overflow="saturate"), "wrong overflow result", "becomes the largest finite value, not NaN"),
@@ -298,6 +299,9 @@ def test_ways_that_go_by_the_position_alone_are_named() -> None:
     assert _way(x, x > 2) == ("not random", "truncates") and _way(x, x > -1) == ("not random", "rounds away from zero")
     assert _way(x, x > 0.5) == _way(x, x > 0.49) == _way(x, x > 0.51) == ("not random", "rounds to nearest")
     assert _way(x, x > 0.47) == ("one draw for all elements", "outward from 0.47 of a gap on")
+    fine = (np.arange(6400) + 0.5) / 6400
+    assert _way(fine, fine > 0.4845) == ("not random", "rounds to nearest")  # less than 1 / 64 from the middle
+    assert _way(fine, fine > 0.4842) == ("one draw for all elements", "outward from 0.48 of a gap on")
     ends = x[(x < 0.4) | (x > 0.7)]
     assert _way(ends, ends > 0.5) == ("not random", "rounds to nearest")
     assert _way(x, (x > 0.5) ^ (np.arange(640) == 330)) is None  # one goes the other way
@@ -319,8 +323,9 @@ def test_a_bias_too_small_for_any_one_input_shows() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="draws must be an int of at least 64, not 3"):
-        check_stochastic(stochastic(), draws=3)
+    for draws in (3, 63, 64.0, True):
+        with pytest.raises(ValueError, match=f"draws must be an int of at least 64, not {draws}"):
+            check_stochastic(stochastic(), draws=draws)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="tried from float16, float32 and float64, not bfloat16"):
         check_stochastic(stochastic(), source="bf16")
 

@@ -17,6 +17,7 @@ from fpemu.policies import Cast
 from fpemu.testing import check_conversion, faults
 from fpemu.testing.evidence import Evidence
 from fpemu.testing.faults import GENERIC
+from fpemu.testing.hypotheses import intermediates
 
 Array = np.ndarray[Any, Any]
 pytestmark = pytest.mark.skipif(not JIT, reason="takes too long without the compiler")
@@ -236,6 +237,10 @@ def _moved(at: float, to: float, rest: made.Converter) -> made.Converter:
 NAMELESS: dict[str, tuple[made.Converter, set[str]]] = {  # what has no name of its own, beside what has
     "the next value": (_moved(1.0, 1.125, made.right("e4m3")), {"not monotone"}),
     "the next value of many": (lambda x: np.where((x > 1) & (x <= 1.0625), 1.125, made.right("e4m3")(x)), {"wrong neighbour"}),
+    "the next value of many negative ones": (
+        lambda x: np.where((x < -1) & (x >= -1.0625), -1.125, made.right("e4m3")(x)),
+        {"wrong neighbour"},
+    ),
     "values further on": (
         lambda x: np.where((x > 400) & (x <= 448), 384.0, made.right("e4m3")(x)),
         {"wrong neighbour", "wrong value"},
@@ -256,6 +261,19 @@ def test_what_has_no_name_is_told_from_what_has(name: str, snapshot: SnapshotAss
     report = check_conversion(function, "e4m3", source="float16")
     assert {fault.name for fault in report.faults} == names, str(report)
     assert str(report) == snapshot
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "between"),
+    [
+        ("e4m3", "float16", ["bfloat16", "float8_e5m2"]),
+        ("float16", "float32", ["bfloat16", "tfloat32"]),
+        ("e5m2", None, ["float32", "float16", "bfloat16", "tfloat32", "float8_e4m3fn"]),
+    ],
+)
+def test_formats_that_may_lie_between(target: str, source: str | None, between: list[str]) -> None:
+    found = intermediates(Cast(target), source and FORMATS[source])
+    assert [format.name for format in found] == between
 
 
 # ---- what explains most -----------------------------------------------------------------------------------------------

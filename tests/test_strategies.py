@@ -124,6 +124,13 @@ def test_what_lies_far_out_ends_with_the_dtype() -> None:
     )
 
 
+def test_powers_of_two_begin_with_the_dtype() -> None:
+    """Two ulps of float64 below 2^-1073 lies 0, one below it the smallest number."""
+    format = FloatFormat("e11m3", 15, 4, 1071)
+    assert format.finest_exponent == -1073
+    assert points("below a power of two", format, "float64")[:3].tolist() == [0.0, 5e-324, 2 * 5e-324]
+
+
 def test_a_wide_format_is_sampled_by_neighbours_and_whole_at_its_ends() -> None:
     format = FORMATS["float32"]
     found = ladder(format)
@@ -131,6 +138,8 @@ def test_a_wide_format_is_sampled_by_neighbours_and_whole_at_its_ends() -> None:
     codes = set(found[:-1].astype(np.float32).view(np.uint32).tolist())
     for start in (1, format.max_code - SAMPLED + 1, format.smallest_normal_code - 64):
         assert set(range(start, start + (128 if start == format.smallest_normal_code - 64 else SAMPLED))) <= codes
+    ends = format.smallest_normal_code + np.array([-65, -64, 63, 64])
+    assert [int(code) in codes for code in ends] == [False, True, True, False]
     middle = [code for code in codes if 2 * SAMPLED < code < format.max_code - 2 * SAMPLED
               and abs(code - format.smallest_normal_code) > 128]  # fmt: skip
     assert 1.98 * SAMPLED < len(middle) <= 2 * SAMPLED  # few are drawn twice
@@ -241,6 +250,13 @@ def test_formats_of_three_bits_and_more_with_a_bias_near_the_middle(format: Floa
 @settings(max_examples=30)
 def test_arrays_are_arrays_of_such_values(x: np.ndarray[Any, Any]) -> None:
     assert x.dtype == np.float64 and x.ndim <= 2
+
+
+def test_formats_of_32_bits_come() -> None:
+    found = find(
+        strategies.formats(min_bits=32, max_bits=32), lambda format: format.name not in FORMATS, settings=QUIET
+    )
+    assert found.bits == 32
 
 
 @given(strategies.formats(min_bits=3, max_bits=3))

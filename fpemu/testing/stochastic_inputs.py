@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpemu.formats import FloatFormat
-from fpemu.policies import Cast, Rounding, Subnormals
+from fpemu.policies import Cast, Subnormals
 from fpemu.testing.hypotheses import converted
 from fpemu.testing.places import Places
 from fpemu.testing.results import as_values
@@ -105,9 +105,9 @@ def _placed(x: Array, kinds: tuple[str, ...], kind: Array, cast: Cast) -> Inputs
 
 
 def _fates(cast: Cast) -> Cast:
-    """What becomes of an end of a gap: it is rounded no more, but may overflow or be flushed."""
+    """What becomes of an end of a gap: it needs no rounding, but may overflow or be flushed."""
     kept = Subnormals.KEEP if cast.subnormals is Subnormals.FLUSH_INPUT else cast.subnormals
-    return cast.replace(rounding=Rounding.NEAREST_EVEN, subnormals=kept, via=None)
+    return cast.replace(subnormals=kept, via=None)
 
 
 # ---- values that must not move ------------------------------------------------------------------------------------------
