@@ -216,7 +216,8 @@ def test_signs() -> None:
     """Where the operand has another format, or the result no sign, Negate and Abs project."""
     for f in report.family(3, 4, 5):
         for op in report.SIGNS:
-            check(op, (Binary(5, 2, True, True),), f)
+            if f != Binary(5, 2, True, True):
+                check(op, (Binary(5, 2, True, True),), f)
             if not f.signed:
                 check(op, (f,), f)
     # In a signed format of its own the sign bit changes, and an infinity stays whatever the policies.
