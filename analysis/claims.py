@@ -28,6 +28,7 @@ class Textbook:
     Attributes
     ----------
     text: as textbooks have it. evidence: names of experiments whose verdict counts. beside: experiments that show more, without counting.
+    gpus: experiments that say what real GPUs did, from others' logs, without counting either.
     figure: experiment and figure that show it best. gpu: what only a GPU can tell ("" for nothing). counted: whether it is about
     speed or memory, so that the counted model belongs to it.
     """
@@ -38,6 +39,7 @@ class Textbook:
     beside: tuple[str, ...] = ()
     gpu: str = ""
     counted: bool = False
+    gpus: tuple[str, ...] = ()
 
 
 CLAIMS = (
@@ -60,6 +62,7 @@ CLAIMS = (
         ("e30_underflow_measures", "measures"),
         ("e01_gradient_underflow", "e12_scale_bands", "e28_scaler_tournament"),
         gpu="Large detectors and speech models, where FP16 without a scale was reported to diverge.",
+        gpus=("e38_real_runs",),
     ),
     Textbook(
         "BF16 has FP32's exponent range, so it needs no loss scaling and is more robust than FP16.",
@@ -108,6 +111,7 @@ class Judged:
     claim: Textbook
     evidence: tuple[Result, ...]
     beside: tuple[Result, ...]
+    gpus: tuple[Result, ...]
     status: str
     why: str
     figure: tuple[Result, dict[str, Any]] | None
@@ -122,8 +126,8 @@ def judged(results: Sequence[Result]) -> list[Judged]:
         if evidence:
             missing = [name for name in claim.evidence if name not in by]
             status, why = _verdict(claim, evidence, missing)
-            beside = tuple(by[name] for name in claim.beside if name in by)
-            found.append(Judged(number, claim, evidence, beside, status, why, _figure(claim, by)))
+            beside, gpus = (tuple(by[name] for name in names if name in by) for names in (claim.beside, claim.gpus))
+            found.append(Judged(number, claim, evidence, beside, gpus, status, why, _figure(claim, by)))
     return found
 
 

@@ -30,7 +30,7 @@ from fpemu.histogram import Band, ExponentHistogram, intersect_bands
 from fpemu.io import load, save
 from fpemu.orders import Order
 from fpemu.packing import pack, unpack
-from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals
+from fpemu.policies import ByZero, Cast, NaN, Overflow, Rounding, Stochastic, Subnormals
 from fpemu.stacks import STACKS, Stack
 from fpemu.stats import CastLoss, Errors, TensorStats, errors, exponent_histogram, tensor_stats
 from fpemu.sums import dot, sum
@@ -51,6 +51,7 @@ __all__ = [
     "FORMATS",
     "STACKS",
     "Band",
+    "ByZero",
     "Cast",
     "CastLoss",
     "Engine",

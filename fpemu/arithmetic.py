@@ -7,9 +7,10 @@ values.  Operands may be of other formats than the result (``source``): the exac
 
 Zeros and NaN go by IEEE 754-2019, clauses 6.2, 6.3 and 7: exact zero sums are +0 (-0 rounding downward), a sum of zeros
 of one sign keeps it, the sign of a product or quotient is the exclusive or of the signs, sqrt(-0) is -0.  x/0 is an exact
-infinity, and goes where the overflow policy sends infinities.  0/0, inf/inf, 0*inf, inf-inf, the square root of a negative
-number, and every operation on a NaN but ``minimum_number`` and ``maximum_number`` give the canonical NaN, positive; in a
-format without NaN that is a ValueError unless ``nan`` names another result, and then nothing is written.
+infinity, and goes where the overflow policy sends infinities; with ``by_zero="nan"`` it is NaN (P3109 v4.0, 4.10.5).
+0/0, inf/inf, 0*inf, inf-inf, the square root of a negative number, and every operation on a NaN but ``minimum_number``
+and ``maximum_number`` give the canonical NaN, positive; in a format without NaN that is a ValueError unless ``nan`` names
+another result, and then nothing is written.
 
 Arrays on a CUDA GPU are worked on there, with the same bits; they may meet numbers of Python, but no arrays on the host.
 """
@@ -38,7 +39,7 @@ from fpemu.arrays import (
     value_dtype_of,
 )
 from fpemu.formats import FloatFormat, as_format
-from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
+from fpemu.policies import ByZero, Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
 from fpemu.targets.dispatch import on_device
 from fpemu.targets.environment import in_default_environment
 
@@ -166,10 +167,15 @@ def divide(
     seed: int = 0,
     offset: int = 0,
     out: Codes | Values | None = None,
+    by_zero: ByZero | str = ByZero.INFINITY,
 ) -> Any:
-    """a / b, rounded once; parameters, result and errors as for ``add``."""
+    """a / b, rounded once; parameters, result and errors as for ``add``.
+
+    by_zero: what x/0 is, where x is neither zero nor NaN: ``infinity`` (IEEE 754-2019, 7.3) or ``nan`` (P3109 v4.0, 4.10.5).
+    """
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
-    return _operate("divide", (a, b), format, policies, source, seed, offset, out)
+    name = {ByZero.INFINITY: "divide", ByZero.NAN: "divide_or_nan"}[ByZero(by_zero)]
+    return _operate(name, (a, b), format, policies, source, seed, offset, out)
 
 
 @in_default_environment
@@ -336,7 +342,8 @@ def negate(
     """-x.  Where x has the format of the result and that has a sign, only the sign bit changes, of NaN too (5.5.1).
 
     Otherwise the exact negative is rounded: in an unsigned format what is not zero goes where the overflow policy sends
-    negatives.  Parameters, result and errors as for ``add``.
+    negatives.  Parameters, result and errors as for ``add``.  P3109 (v4.0, 4.10.1) projects always: there SatFinite clamps
+    an infinity, which stays here.
     """
     policies = (rounding, overflow, subnormals, nan, random_bits, stochastic, via)
     return _operate("negate", (x,), format, policies, source, seed, offset, out)

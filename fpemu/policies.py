@@ -3,7 +3,7 @@
 Every choice a standard leaves open is a member of an enum with a documented default; text is parsed once, here.
 
 Sources: IEEE 754-2019 clauses 4.3, 6.2, 6.3, 7.4, 7.5; OCP OFP8 v1.0 (saturating and non-saturating conversion);
-IEEE P3109 report v4.0 section 4.7 (projection, saturation, stochastic rounding).
+IEEE P3109 report v4.0: sections 4.7.3 to 4.7.5 (projection, rounding, saturation) and 4.10.5 (division).
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ class Overflow(Policy):
 
     IEEE = "ieee"  #: infinity, else NaN, else the largest finite (IEEE 754; OFP8 non-saturating). The default
     SATURATE = "saturate"  #: the largest finite, infinities too (OFP8 saturating; P3109 SatFinite)
-    PROPAGATE = "propagate"  #: finite values clamp; infinity stays, else NaN, else the largest finite (SatPropagate)
+    PROPAGATE = "propagate"  #: finite values clamp; infinity stays, else NaN, else the largest finite (ONNX Cast 19)
     P3109 = "p3109"  #: infinity, else the largest finite although NaN exists (P3109 SatNone)
     NAN = "nan"  #: NaN for both, else the largest finite
+    P3109_PROPAGATE = "p3109-propagate"  #: finite values clamp; infinity stays, else clamps too (P3109 SatPropagate)
 
 
 class Subnormals(Policy):
@@ -90,6 +91,13 @@ class NaN(Policy):
     )
 
 
+class ByZero(Policy):
+    """What a number that is not zero, divided by zero, is: of ``fpemu.divide`` alone.  0/0 is NaN either way."""
+
+    INFINITY = "infinity"  #: infinite, by the signs (IEEE 754-2019, 7.3). The default
+    NAN = "nan"  #: NaN (P3109 v4.0, 4.10.5)
+
+
 class To(Enum):
     """Where a value that does not fit can go."""
 
@@ -100,23 +108,29 @@ class To(Enum):
 
 @dataclass(frozen=True)
 class OverflowRule:
-    """Preferences in order; the first that the format has is taken.  ``below`` is for negatives in unsigned formats."""
+    """Preferences in order; the first that the format has is taken.  ``below`` is for negatives in unsigned formats.
+
+    ``inward_below``: whether finite ones go to the lowest value under roundings that point up to it.
+    """
 
     finite: tuple[To, ...]
     infinite: tuple[To, ...]
     finite_below: tuple[To, ...]
     infinite_below: tuple[To, ...]
+    inward_below: bool = False
 
 
 _ELSE_NAN = (To.INFINITY, To.NAN, To.LIMIT)
+_ELSE_LIMIT = (To.INFINITY, To.LIMIT)
 _NAN = (To.NAN, To.LIMIT)
 _LIMIT = (To.LIMIT,)
 OVERFLOW_RULES: dict[Overflow, OverflowRule] = {
     Overflow.IEEE: OverflowRule(_ELSE_NAN, _ELSE_NAN, _NAN, _NAN),
     Overflow.SATURATE: OverflowRule(_LIMIT, _LIMIT, _LIMIT, _LIMIT),
     Overflow.PROPAGATE: OverflowRule(_LIMIT, _ELSE_NAN, _LIMIT, _NAN),
-    Overflow.P3109: OverflowRule((To.INFINITY, To.LIMIT), (To.INFINITY, To.LIMIT), _NAN, _NAN),
+    Overflow.P3109: OverflowRule(_ELSE_LIMIT, _ELSE_LIMIT, _NAN, _NAN, inward_below=True),
     Overflow.NAN: OverflowRule(_NAN, _NAN, _NAN, _NAN),
+    Overflow.P3109_PROPAGATE: OverflowRule(_LIMIT, _ELSE_LIMIT, _LIMIT, _LIMIT),
 }
 
 
@@ -131,7 +145,9 @@ class Cast:
     overflow: an Overflow.  A finite value that overflows under a directed rounding goes where the direction says
         (IEEE 754-2019, 7.4): ``toward-zero`` to the largest finite, ``up`` and ``down`` to it where they point
         inward; ``to-odd`` to whichever of the two has the odd code.  An infinite input is exact and goes where the
-        policy says under every rounding.
+        policy says under every rounding.  A finite negative result in an unsigned format goes where the policy says
+        under every rounding, but with ``p3109`` to the lowest value under ``toward-zero`` and ``up`` (P3109 v4.0,
+        4.7.5).
     subnormals: a Subnormals.
     nan: a NaN.  ``nan_code`` names another of the format's NaN codes (without its sign) as the canonical one.
     random_bits: how many random bits stochastic rounding uses, 1 to 32; ``stochastic``: P3109's variant.
@@ -250,9 +266,10 @@ class Cast:
         rule = OVERFLOW_RULES[self.overflow]
         below = negative and not self.format.signed
         outward = self._first(rule.finite_below if below else rule.finite, negative)
-        if below:
-            return outward
         limit = self.format.min_code if negative else self.format.max_code
+        if below:
+            inward = rule.inward_below and self.rounding in (Rounding.TOWARD_ZERO, Rounding.UP)
+            return limit if inward else outward
         return _DIRECTED[self.rounding](self, negative, limit, outward)
 
     def infinity_code(self, negative: bool) -> int:
@@ -283,10 +300,8 @@ class Cast:
         return self.format.sign_mask if self.format.negative_zero and not negative else 0
 
     def zero_code(self) -> int:
-        """What a zero becomes in a format without one (E8M0): NaN, or the smallest value where finite values clamp."""
-        nan = self.canonical_nan(False)
-        clamps = OVERFLOW_RULES[self.overflow].finite_below[0] is To.LIMIT
-        return self.format.smallest_code if clamps or nan is None else nan
+        """What a zero becomes in a format without one (E8M0, unsigned): it is below the lowest value, as negatives are."""
+        return self.overflow_code(True)
 
 
 def as_int(name: str, value: Any) -> int:

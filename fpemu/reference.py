@@ -285,13 +285,31 @@ RULES: dict[Rounding, Rule] = {
 
 
 # ---- fitting: what is not among the values --------------------------------------------------------------------------
-# The first that the format has.  Rows: a finite value beyond the largest finite one; an infinite input.
-FITS: dict[Overflow, tuple[str, str]] = {
-    Overflow.IEEE: ("infinity, NaN, limit", "infinity, NaN, limit"),  # IEEE 754, 7.4; OFP8 non-saturating
-    Overflow.SATURATE: ("limit", "limit"),  # OFP8 saturating; P3109 SatFinite
-    Overflow.PROPAGATE: ("limit", "infinity, NaN, limit"),  # P3109 SatPropagate
-    Overflow.P3109: ("infinity, limit", "infinity, limit"),  # P3109 SatNone: a finite domain clamps
-    Overflow.NAN: ("NaN, limit", "NaN, limit"),
+@dataclass(frozen=True)
+class Fits:
+    """The first that the format has: of a finite value beyond the largest finite one, and of an infinite input.
+
+    ``below``, ``infinite_below``: of negative ones in an unsigned format, outside the domain whatever their magnitude.
+    """
+
+    finite: str
+    infinite: str
+    below: str
+    infinite_below: str
+
+
+FITS: dict[Overflow, Fits] = {
+    # IEEE 754, 7.4; OFP8 non-saturating.
+    Overflow.IEEE: Fits("infinity, NaN, limit", "infinity, NaN, limit", "NaN, limit", "NaN, limit"),
+    # OFP8 saturating; P3109, 4.7.5, SatFinite.
+    Overflow.SATURATE: Fits("limit", "limit", "limit", "limit"),
+    # ONNX Cast 19 to 23, saturate=1, of the formats without -0 (unsigned ones: our own decision).
+    Overflow.PROPAGATE: Fits("limit", "infinity, NaN, limit", "limit", "NaN, limit"),
+    # P3109, 4.7.5, SatNone: a finite domain clamps; for ``below`` see ``_below``.
+    Overflow.P3109: Fits("infinity, limit", "infinity, limit", "NaN, limit", "NaN, limit"),
+    # P3109, 4.7.5, SatPropagate.
+    Overflow.P3109_PROPAGATE: Fits("limit", "infinity, limit", "limit", "limit"),
+    Overflow.NAN: Fits("NaN, limit", "NaN, limit", "NaN, limit", "NaN, limit"),
 }
 
 
@@ -299,8 +317,6 @@ def _fit(places: str, negative: bool, cast: Cast) -> tuple[int, str]:
     """Code and name of the first place of a row that the format has."""
     format = cast.format
     sign = 1 << (format.bits - 1) if negative and format.signed else 0
-    if negative and not format.signed and places != "limit":
-        places = "NaN, limit"  # outside the domain, whatever its magnitude: P3109, 4.7.3
     for there in places.split(", "):
         if there == "infinity" and format.infinities:
             return last_rung(format) + 1 | sign, there
@@ -324,10 +340,10 @@ def _overflow(negative: bool, cast: Cast) -> tuple[int, str]:
 
     IEEE 754, 7.4: a directed rounding that points inward gives the largest finite value of that sign.
     """
-    format = cast.format
-    code, name = _fit(FITS[cast.overflow][0], negative, cast)
-    if negative and not format.signed:
+    if negative and not cast.format.signed:
+        code, name = _below(cast)
         return code, f"negative: {name}"
+    code, name = _fit(FITS[cast.overflow].finite, negative, cast)
     inward = {
         Rounding.TOWARD_ZERO: True,
         Rounding.UP: negative,
@@ -340,29 +356,31 @@ def _overflow(negative: bool, cast: Cast) -> tuple[int, str]:
     return code, f"overflow: {name}"
 
 
+def _below(cast: Cast) -> tuple[int, str]:
+    """A finite value below the lowest one of an unsigned format.
+
+    P3109, 4.7.5, SatNone: under TowardZero and TowardPositive the lowest value, else NaN.
+    """
+    inward = cast.overflow is Overflow.P3109 and cast.rounding in (Rounding.TOWARD_ZERO, Rounding.UP)
+    return _fit("limit" if inward else FITS[cast.overflow].below, True, cast)
+
+
 def _zero(negative: bool, cast: Cast) -> tuple[int, str]:
     """A zero of that sign; IEEE 754, 6.3: a conversion keeps the sign, of a result rounded to zero too."""
     format = cast.format
     if not format.subnormals:
-        return _no_zero(negative, cast)
+        code, name = _below(cast)  # (of the formats without zero all are unsigned)
+        return code, f"no zero: {name}"
     return (1 << (format.bits - 1) if negative and format.signed and format.negative_zero else 0), "zero"
-
-
-def _no_zero(negative: bool, cast: Cast) -> tuple[int, str]:
-    """Zero in a format without it (E8M0): NaN, or the smallest value where finite values clamp."""
-    if FITS[cast.overflow][0] != "limit" and (nan := _nan(negative, cast)) is not None:
-        return nan, "no zero: NaN"
-    return (1 << (cast.format.bits - 1) if negative and cast.format.signed else 0), "no zero: the smallest value"
 
 
 def _below_first(negative: bool, cast: Cast) -> tuple[int, str]:
     """Below the smallest value of a format without zero: that value, except where the rounding points away from it."""
-    if not negative or cast.format.signed:
-        toward_zero = cast.rounding in (Rounding.TOWARD_ZERO, Rounding.UP if negative else Rounding.DOWN)
-        if toward_zero:
-            return _no_zero(negative, cast)
-        return (1 << (cast.format.bits - 1) if negative else 0), "the smallest value"
-    return _overflow(negative, cast)
+    if negative:
+        return _overflow(negative, cast)
+    if cast.rounding in (Rounding.TOWARD_ZERO, Rounding.DOWN):
+        return _zero(negative, cast)
+    return 0, "the smallest value"
 
 
 # ---- values to codes ------------------------------------------------------------------------------------------------
@@ -450,7 +468,9 @@ def _decide(real: Real, cast: Cast, word: int | None, source_emin: int | None) -
     if isinstance(real, float) and math.isnan(real):
         return *_nan_input(negative, cast), None
     if isinstance(real, float) and math.isinf(real):
-        code, rule = _fit(FITS[cast.overflow][1], negative, cast)
+        fits = FITS[cast.overflow]
+        below = negative and not format.signed
+        code, rule = _fit(fits.infinite_below if below else fits.infinite, negative, cast)
         return code, f"infinity: {rule}", None
     magnitude = abs(Fraction(real))
     if cast.subnormals is Subnormals.FLUSH_INPUT and source_emin is not None and magnitude < power_of_two(source_emin):

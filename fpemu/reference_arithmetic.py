@@ -3,7 +3,7 @@
 It shares no code with ``kernels/``.  An irrational root is replaced by a rational that no value, midpoint or random
 threshold of a format separates from it.
 
-Source: IEEE 754-2019, clauses 5.4.1, 6.2, 6.3, 7.2, 7.3, 9.6.
+Sources: IEEE 754-2019, clauses 5.4.1, 6.2, 6.3, 7.2, 7.3, 9.6; IEEE P3109 report v4.0, 4.10.5.
 """
 
 from __future__ import annotations
@@ -121,6 +121,11 @@ def divide(a: Real, b: Real, downward: bool = False) -> Real:
     return Fraction(a) / Fraction(b) or _zero(negative)
 
 
+def divide_or_nan(a: Real, b: Real, downward: bool = False) -> Real:
+    """P3109 v4.0, 4.10.5: as ``divide``, but x/0 is NaN for every x."""
+    return math.nan if _is_zero(b) else divide(a, b)
+
+
 def sqrt(x: Real, downward: bool = False) -> Real:
     """5.4.1: sqrt(-0) is -0.  7.2: that of other negative numbers is NaN."""
     if _is_zero(x):
@@ -184,6 +189,7 @@ OPERATIONS: dict[str, Callable[..., Real]] = {
     "subtract": subtract,
     "multiply": multiply,
     "divide": divide,
+    "divide_or_nan": divide_or_nan,
     "sqrt": sqrt,
     "fma": fma,
     "negate": negate,

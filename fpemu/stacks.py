@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from fpemu.formats import FORMATS, FloatFormat, as_format
@@ -155,12 +156,12 @@ _QPYTORCH = {
 # microxcaling: the largest value of the MX element types, yet infinity and NaN beside it: one bit more.
 _MICROXCALING = {
     name: _like(
-        f"microxcaling_{name}", name, bits=FORMATS[name].bits + 1, infinities=True, negative_zero=False,
+        f"microxcaling_{name}", name, bits=FORMATS[name].bits + 1, infinities=True,
         high_nans=(FORMATS[name].magnitude_mask + 1) + FORMATS[name].magnitude_mask - FORMATS[name].max_code - 1,
     )
     for name in (E4M3, *FP6, FP4)
 }  # fmt: skip
-_MICROXCALING[E5M2] = _like(f"microxcaling_{E5M2}", E5M2, negative_zero=False)
+_MICROXCALING[E5M2] = _like(f"microxcaling_{E5M2}", E5M2)
 # CPFloat's E4M3 has the exponent 8 for finite values only, so that it ends at 480; beyond is NaN.
 _CPFLOAT_E4M3 = _like("cpfloat_e4m3", E4M3, bits=9, high_nans=128)
 _CHOP = {
@@ -182,22 +183,92 @@ def _torch(overflow: str) -> tuple[Row, ...]:
     )
 
 
-def _onnx(overflow: str, fnuz: str) -> tuple[Row, ...]:
+_ONNX = "ONNX, Float stored in 4 bits, in 6 bits, in 8 bits"
+# What is out of E8M0's range is NaN before anything is rounded, with saturate=0: that range, as exact as float32.
+_E8M0_RANGE = _like("onnx_e8m0_range", E8M0, bits=32, precision=24, high_nans=2**32 - 1 - (254 << 23))
+_E8M0_IN_RANGE = Cast(_E8M0_RANGE, subnormals="flush-output-before")
+_E8M0_SATURATE: tuple[dict[str, Any], ...] = ({"overflow": "saturate"}, {"overflow": "saturate", "via": "float32"})
+_E8M0_NOSAT: tuple[dict[str, Any], ...] = (
+    {"via": _E8M0_IN_RANGE},
+    {"via": _E8M0_IN_RANGE.replace(via=Cast("float32"))},
+)
+_E8M0_NOTES = {
+    "saturate": "-0 and negative numbers, unspecified, become 2^-127, as zero does",
+    "nosat": "-0 and negative numbers, unspecified, become NaN, as zero and all that is out of range does",
+}
+_E8M0_NOTE = (
+    "from Cast 24; the tables are for saturate=1 with up and saturate=0 with nearest, and the other pairs follow them, as in ONNX "
+    "Runtime, which narrows float64 through float32 too; the reference evaluator drops the sign, makes NaN of infinity and "
+    "2^-127 of zero, and errs among the subnormals of float32"
+)
+
+
+def _onnx(overflow: str, fnuz: str, fnuz_note: str = "") -> tuple[Row, ...]:
     return (
         Row((HALF, BRAIN), ALL),
         Row((E4M3, E5M2), ALL, {"overflow": overflow}),
-        Row(FNUZ, ALL, {"overflow": fnuz}, note="an infinity is NaN, saturating or not"),
+        Row(FNUZ, ALL, {"overflow": fnuz}, note=fnuz_note),
+        # (``saturate`` is for the 8-bit types.)
+        Row((FP4,), ALL, {"overflow": "saturate", "nan": "max"},
+            note="from Cast 23; a NaN becomes 6, but -0 or 0 in the reference evaluator"),
+    )  # fmt: skip
+
+
+def _onnx_24(kind: str, overflow: str, e8m0: tuple[dict[str, Any], ...]) -> tuple[Row, ...]:
+    return (
+        *_onnx(overflow, overflow),
+        *_onnx_e8m0(kind, e8m0, "up"),
+        Row(FP6, ALL, {"overflow": "saturate", "nan": "negated-zero"},
+            note="from Cast 28; a NaN is unspecified, here as in the reference evaluator: -0, of one with the sign bit +0"),
+    )  # fmt: skip
+
+
+def _onnx_e8m0(kind: str, policies: tuple[dict[str, Any], ...], rounding: str) -> tuple[Row, ...]:
+    return tuple(
+        Row((E8M0,), sources, {"rounding": rounding, **one}, note=f"{_E8M0_NOTE}; {_E8M0_NOTES[kind]}")
+        for sources, one in zip((NARROW, ("float64",)), policies, strict=True)
     )
 
 
+def _onnx_round_modes() -> Iterator[Stack]:
+    """``round_mode`` is for E8M0 alone; up, the default, is among the other rows."""
+    words = {"down": ("toward-zero", "toward zero"), "nearest": ("nearest-away", "to nearest, ties up")}
+    for (kind, policies), (mode, (rounding, said)) in product(
+        (("saturate", _E8M0_SATURATE), ("nosat", _E8M0_NOSAT)), words.items()
+    ):
+        what = f"ONNX Cast 24 to 28 with saturate={int(kind == 'saturate')} and round_mode={mode}: E8M0 {said}"
+        references = ("ONNX operators, Cast 24 to 28", "ONNX, Float stored in 8 bits")
+        yield Stack(f"onnx-{kind}-{mode}", what, references, _onnx_e8m0(kind, policies, rounding))
+
+
+_P3109_EXTERNAL = {
+    name: _like(f"p3109_{name}", name, negative_zero=False) for name in (HALF, BRAIN, "float32")
+}  # (4.8.2: a zero has the code of +0)
+
+
 def _p3109(overflow: str) -> tuple[Row, ...]:
-    return (Row(FAMILY, ALL, {"overflow": overflow}, note="rounding and saturation are parameters of a projection"),)
+    external = (
+        Row((name,), ALL, {"overflow": overflow}, format,
+            "an external format: zeros become +0; beyond the largest value under to-odd, infinity by the tables, here that value")
+        for name, format in _P3109_EXTERNAL.items()
+    )  # fmt: skip
+    return (
+        Row(FAMILY, ALL, {"overflow": overflow},
+            note='rounding and saturation are parameters of a projection; x/0 is NaN: divide(by_zero="nan")'),
+        *external,
+    )  # fmt: skip
+
+
+_MICROXCALING_NOTE = (
+    "it has values, not codes; -0 becomes +0, though negative numbers that round to zero become -0; beyond the largest value "
+    "infinity, but NaN for the last 44 float32 below 2^128, whose logarithm rounds to 128; the float32 next below half of the "
+    "smallest subnormal becomes that, as adding 1/2 rounds up"
+)
 
 
 def _microxcaling(rounding: str) -> tuple[Row, ...]:
     return tuple(
-        Row((name,), F32, {"rounding": rounding}, format, f"{_NO_MINUS_ZERO}; beyond the largest value infinity")
-        for name, format in _MICROXCALING.items()
+        Row((name,), F32, {"rounding": rounding}, format, _MICROXCALING_NOTE) for name, format in _MICROXCALING.items()
     )
 
 
@@ -234,10 +305,14 @@ STACKS: Mapping[str, Stack] = Stacks(
                Row((E4M3, E5M2, *IEEE_LIKE, *FNUZ, "float8_e4m3b11fnuz"), ALL),
                Row((E8M0,), NARROW, note="from float32 below 1.5 * 2^-127 it rounds up, not to the nearest"),
                Row((FP4,), ALL, note="a NaN becomes -0 whatever its sign; here it raises"))),
-        Stack("onnx-saturate", "ONNX Cast with saturate=1, the default",
-              ("ONNX operators, Cast 19 to 25; ONNX, Float stored in 8 bits",), _onnx("saturate", "propagate")),
-        Stack("onnx-nosat", "ONNX Cast with saturate=0",
-              ("ONNX operators, Cast 19 to 25; ONNX, Float stored in 8 bits",), _onnx("ieee", "ieee")),
+        Stack("onnx-saturate", "ONNX Cast 24 to 28 with saturate=1 and round_mode=up, the defaults",
+              ("ONNX operators, Cast 24 to 28", _ONNX), _onnx_24("saturate", "saturate", _E8M0_SATURATE)),
+        Stack("onnx-saturate<=23", "ONNX Cast 19 to 23 with saturate=1, the default: an infinity in a format without -0 is NaN",
+              ("ONNX operators, Cast 19 to 23", "onnx/onnx 6220, 7130", "ONNX, Float stored in 4 bits"),
+              _onnx("saturate", "propagate", "an infinity is NaN, saturating or not, but the largest value in the reference evaluator")),
+        Stack("onnx-nosat", "ONNX Cast 19 to 28 with saturate=0, and round_mode=up, the default",
+              ("ONNX operators, Cast 19 to 28", _ONNX), _onnx_24("nosat", "ieee", _E8M0_NOSAT)),
+        *_onnx_round_modes(),
         Stack("cuda-satfinite", "CUDA conversions with .satfinite (__NV_SATFINITE)", _CUDA,
               (*_OFP8_CUDA, Row((*FP6, FP4), F32, {"overflow": "saturate", "nan": "max"}), *_CUDA_WIDE,
                Row((E8M0,), ("float32", "bfloat16"), None,
@@ -247,11 +322,12 @@ STACKS: Mapping[str, Stack] = Stacks(
                    note="from the header, not run: E4M3 NaNs keep the sign where a finite value overflowed"), *_CUDA_WIDE)),
         Stack("transformer-engine", "NVIDIA Transformer Engine: FP8 casts are CUDA's with .satfinite",
               ("NVIDIA/TransformerEngine 2.18; NVIDIA PTX ISA, cvt",), _OFP8_CUDA),
-        Stack("p3109", "IEEE P3109 projection, nearest even, SatNone", ("IEEE P3109 report v4.0, 4.7",), _p3109("p3109")),
+        Stack("p3109", "IEEE P3109 projection, nearest even, SatNone",
+              ("IEEE P3109 report v4.0, 4.7, 4.8, 4.10.5",), _p3109("p3109")),
         Stack("p3109-satpropagate", "IEEE P3109 projection, nearest even, SatPropagate",
-              ("IEEE P3109 report v4.0, 4.7",), _p3109("propagate")),
+              ("IEEE P3109 report v4.0, 4.7, 4.8, 4.10.5",), _p3109("p3109-propagate")),
         Stack("p3109-satfinite", "IEEE P3109 projection, nearest even, SatFinite",
-              ("IEEE P3109 report v4.0, 4.7",), _p3109("saturate")),
+              ("IEEE P3109 report v4.0, 4.7, 4.8, 4.10.5",), _p3109("saturate")),
         Stack("gfloat", "gfloat, sat=False, nearest even", ("graphcore-research/gfloat; measured with 0.5.2",),
               (Row((HALF, BRAIN, E4M3, E5M2), ALL),
                Row((E8M0,), ALL, None, note="negatives and zero keep values that E8M0 does not have; ties to even code"))),

@@ -186,11 +186,27 @@ def test_one_row_is_for_an_installed_version(monkeypatch: pytest.MonkeyPatch, ve
 
 
 def test_rows_of_both_kinds_of_overflow_call_each_its_own() -> None:
-    given = {(peer.stack, peer.package): peer.convert.args[0] for peer in PEERS if isinstance(peer.convert, partial)}
-    assert given == {
-        ("onnx-saturate", "onnx"): 1, ("onnx-nosat", "onnx"): 0, ("onnx-saturate", "onnxruntime"): 1,
-        ("onnx-nosat", "onnxruntime"): 0, ("gfloat", "gfloat"): False, ("gfloat-saturate", "gfloat"): True,
+    given = {(peer.stack, peer.package): peer.convert.args for peer in PEERS if isinstance(peer.convert, partial)}
+    onnx = {
+        "onnx-saturate<=23": (1, 21), "onnx-saturate": (1, 28), "onnx-nosat": (0, 21),
+        "onnx-saturate-down": (1, 28, "down"), "onnx-saturate-nearest": (1, 28, "nearest"),
+        "onnx-nosat-down": (0, 28, "down"), "onnx-nosat-nearest": (0, 28, "nearest"),
     }  # fmt: skip
+    assert given == {
+        ("gfloat", "gfloat"): (False,), ("gfloat-saturate", "gfloat"): (True,),
+        **{(stack, package): args for stack, args in onnx.items() for package in ("onnx", "onnxruntime")},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("version", "targets"), [("1.17.0", 4), ("1.22.1", 4), ("1.23.2", 8), ("2.0.0", 8)])
+def test_types_of_later_operator_sets_are_tried_where_the_release_has_them(
+    monkeypatch: pytest.MonkeyPatch, version: str, targets: int
+) -> None:
+    """Of saturate=0, which every release has: the four 8-bit formats, and from 1.23 on E8M0, two of 6 bits, one of 4."""
+    monkeypatch.setattr("fpemu.testing.peers.metadata.version", lambda package: version)
+    peers = [replace(peer) for peer in PEERS if (peer.stack, peer.package) == ("onnx-nosat", "onnx")]
+    (peer,) = [peer for peer in peers if peer.is_installed]
+    assert len({to for _, to in peer.cases()}) == targets
 
 
 def run(*arguments: str, code: int) -> str:

@@ -64,6 +64,7 @@ def test_stochastic_takes_the_same_random_bits(variant: Stochastic, bits: int) -
     [
         {"overflow": "saturate"},
         {"overflow": "propagate"},
+        {"overflow": "p3109-propagate"},
         {"subnormals": "flush-output"},
         {"subnormals": "flush-input"},
         {"subnormals": "round-to-min"},

@@ -52,6 +52,13 @@ def test_operations(name: str) -> None:
         same(function(*map(put, operands), format, **policies), function(*operands, format, **policies))
 
 
+def test_division_by_zero_as_nan() -> None:
+    operands = [codes("float8_e5m2", seed) for seed in range(2)]
+    given = fp.divide(*map(put, operands), "e5m2", by_zero="nan")
+    same(given, fp.divide(*operands, "e5m2", by_zero="nan"))
+    assert (get(given) != fp.divide(*operands, "e5m2")).any()
+
+
 @pytest.mark.parametrize("rounding", Rounding)
 def test_roundings(rounding: Rounding) -> None:
     operands = [codes("float8_e5m2", seed) for seed in range(3)]

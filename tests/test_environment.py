@@ -51,6 +51,7 @@ def finite(size: int, dtype: str, low: int, seed: int = 0) -> np.ndarray:
 SINGLE, DOUBLE, HALF = numbers(LARGE, "float32", -149), numbers(SMALL, "float64", -1074), numbers(SMALL, "float16", -24)
 FINITE = finite(48 * 64, "float32", -149).reshape(48, 64)
 TINY = (FINITE * np.float32(2.0**-140)).astype(np.float32)  # all subnormal
+HUGE = (FINITE / np.abs(FINITE).max(axis=1, keepdims=True) * np.float32(3e38)).astype(np.float32)
 WIDE = finite(SMALL, "float64", -1074)
 CODES = fp.encode(finite(SMALL, "float32", -20), "fp16")
 BYTES = np.arange(256, dtype=np.uint8)
@@ -155,9 +156,13 @@ CALLS: dict[str, Callable[[], Any]] = {
     "mx large": lambda: scaled(scaling.mx(SINGLE[: SINGLE.size // 32 * 32], "e4m3")),
     "mx axis": lambda: scaled(scaling.mx(WIDE[:960].reshape(32, -1), "e4m3", axis=0)),
     "nvfp4": lambda: scaled(scaling.nvfp4(FINITE)),
+    **{f"nvfp4 {rule.value}": lambda rule=rule: [scaled(scaling.nvfp4(x, rule=rule, scale_format=to))
+        for x in (FINITE, TINY, TINY * np.float32(0)) for to in ("e4m3", "ue5m3")] for rule in scaling.NVFP4Rule},
     "nvfp4 tiny": lambda: scaled(scaling.nvfp4(TINY, (16, 16), four_over_six=True, rounding="stochastic", seed=1)),
     "tiles": lambda: scaled(scaling.tiles(FINITE, "e4m3", (1, 16), power_of_two=False)),
     "tiles tiny": lambda: scaled(scaling.tiles(TINY, "e5m2", (16, 16))),
+    "tiles torchao": lambda: scaled(scaling.tiles(TINY, "e4m3", (1, 16), rule="torchao")),
+    "tiles small": lambda: scaled(scaling.tiles(HUGE, "binary4p3se", (1, 16))),
     "per_tensor": lambda: scaled(scaling.per_tensor(FINITE, "e4m3")),
     "per_tensor tiny": lambda: scaled(scaling.per_tensor(TINY, "e5m2")),
     "DelayedScaling": delayed,

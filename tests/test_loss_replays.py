@@ -20,47 +20,75 @@ NUMBERS = {
     "apex": (2**16, 2, 0.5, 2000, 0, 0, 2**24, 1),
     "deepspeed": (2**32, 2, 0.5, 1000, 0, 1, inf, 1),
     "deepspeed-config": (2**16, 2, 0.5, 1000, 1, 1, inf, 2),
+    "deepspeed-config-0.8": (2**16, 2, 0.5, 1000, 0, 1, inf, 2),
+    "deepspeed-config-0.6.5": (2**32, 2, 0.5, 1000, 0, 1, inf, 2),
+    "deepspeed-config-0.3": (2**32, 2, 0.5, 1000, 0, 1, inf, 2),
     "deepspeed-fused": (2**32, 2, 0.5, 1000, 1, 1, inf, 1),
+    "deepspeed-unfused": (2**16, 2, 0.5, 1000, 1, 0.25, inf, 1),
     "megatron": (2**32, 2, 0.5, 1000, 0, 1, inf, 2),
     "megatron-consecutive": (2**32, 2, 0.5, 1000, 0, 1, inf, 2),
     "fairseq": (2**15, 2, 0.5, 2000, 0, 1e-4, inf, 1),
     "fairseq-trainer": (2**7, 2, 0.5, 2**14, 0, 1e-4, inf, 1),
+    "metaseq": (4, 2, 0.5, 256, 0, 2**-5, inf, 1),
+    "nvidia-gnmt": (8192, 2, 0.5, 128, 0, 0, 8192, 1),
+    "guided-diffusion": (2**20, 0.001, -1, 1, 0, 0, inf, 1),
+    "flax": (2**16, 2, 0.5, 2000, 1, float(np.finfo(F32).tiny), float(np.finfo(F32).max), 1),
     "jmp": (2**15, 2, 0.5, 2000, 0, 1, inf, 1),
     "tensorflow": (2**15, 2, 0.5, 2000, 0, 1, inf, 1),
     "keras3": (2**15, 2, 0.5, 2000, 0, 0, inf, 1),
+    "paddle": (2**16, 2, 0.5, 2000, 0, 0, inf, 1),
+    "paddle-static": (2**15, 2, 0.8, 1000, 0, 1, inf, 2),
     "logmax": (1, 2, 0.5, None, 0, 1, 2**24, 1),
     "static": (2**16, 2, 1, None, 0, 0, inf, 1),
     "nvidia-guide": (2**24, 2, 0.5, 2000, 0, 0, inf, 1),
     "nnabla": (8, 2, 0.5, 2000, 0, 0, inf, 1),
 }
 ENDS = {  # what happens on the floor, where it is not just left behind
-    "deepspeed": "raise", "deepspeed-config": "raise", "deepspeed-fused": "clamp", "megatron": "clamp",
-    "megatron-consecutive": "clamp", "fairseq": "raise before", "fairseq-trainer": "raise before", "jmp": "clamp", "tensorflow": "clamp",
+    "deepspeed": "raise", "deepspeed-config": "raise", "deepspeed-config-0.8": "raise", "deepspeed-config-0.6.5": "raise",
+    "deepspeed-config-0.3": "clamp", "deepspeed-fused": "clamp", "deepspeed-unfused": "clamp", "megatron": "clamp",
+    "megatron-consecutive": "clamp", "fairseq": "raise before", "fairseq-trainer": "raise before", "metaseq": "keep", "flax": "clamp",
+    "jmp": "clamp", "tensorflow": "clamp", "paddle-static": "clamp",
 }  # fmt: skip
-SINGLE = {"torch", "megatron", "megatron-consecutive", "jmp", "tensorflow", "keras3", "logmax"}
-FINITE_GROWTH = {"torch", "jmp", "tensorflow"}
+REFILLS = {
+    "megatron-consecutive": "good step",
+    "paddle": "good step or backoff",
+    "paddle-static": "good step or backoff",
+}
+SINGLE_FACTORS = {"megatron", "megatron-consecutive", "flax", "jmp", "tensorflow", "keras3", "paddle", "paddle-static"}
+FLAGS = {  # the rows for which each holds
+    "single": SINGLE_FACTORS | {"torch", "logmax"},
+    "single_factors": SINGLE_FACTORS,
+    "finite_growth": {"torch", "jmp", "tensorflow", "paddle-static"},
+    "caps_first": {"apex"},
+    "delays_always": {"flax"},
+    "stretches": {"metaseq"},
+    "logarithm": {"guided-diffusion"},
+    "log_max": {"logmax"},
+}
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers(name: str) -> None:
     row = LOSS_POLICIES[name]
     found = (row.init, row.growth, row.backoff, row.interval, row.delay, row.floor, row.cap, row.hysteresis)
-    assert found == NUMBERS[name] and row.name == name and row.source
+    assert found == NUMBERS[name] and row.name == name and row.source and row.version
     assert row.at_floor == ENDS.get(name, "none")
-    assert (row.single, row.finite_growth) == (name in SINGLE, name in FINITE_GROWTH)
-    assert row.refill == ("good step" if name == "megatron-consecutive" else "growth")
-    assert row.tolerance == 0 and row.log_max == (name == "logmax") and row.verified == (name != "nvidia-guide")
+    for flag, rows in FLAGS.items():
+        assert getattr(row, flag) == (name in rows), flag
+    assert row.refill == REFILLS.get(name, "growth")
+    assert row.divides_by == ("next" if name.startswith("deepspeed") else "used")
+    assert row.tolerance == 0 and row.verified == (name != "nvidia-guide")
     assert set(LOSS_POLICIES) == set(NUMBERS)
 
 
 def test_what_counts_as_an_overflow() -> None:
-    """Words, for the page: most look at every gradient, DeepSpeed at sums, fairseq at the norm."""
+    """Words, for the page: most look at every gradient, DeepSpeed at sums until 0.13, others at the norm."""
     kinds = {name: row.overflow for name, row in LOSS_POLICIES.items()}
-    assert {name for name, words in kinds.items() if words.startswith("a gradient whose sum")} == {
-        "deepspeed",
-        "deepspeed-config",
-    }
-    assert {name for name, words in kinds.items() if words.startswith("a norm")} == {"fairseq", "fairseq-trainer"}
+    sums = {name for name, words in kinds.items() if words.startswith("a gradient whose sum")}
+    assert sums == {name for name in kinds if name.startswith("deepspeed")} - {"deepspeed-config"}
+    assert {name for name, words in kinds.items() if "(from 0.14)" in words} == {"deepspeed", "deepspeed-config-0.8"}
+    norms = {"fairseq", "fairseq-trainer", "metaseq", "nvidia-gnmt", "guided-diffusion"}
+    assert {name for name, words in kinds.items() if words.startswith("a norm")} == norms
     assert kinds["torch"] == LossPolicy("x", "y").overflow == "a gradient that is infinite or NaN"
 
 
@@ -71,9 +99,7 @@ def test_scales_are_numbers_of_their_kind() -> None:
         assert scaler.scale == float(kind(1 / 3)) and scaler.inverse == float(kind(1 / scaler.scale))
         before = scaler.scale
         assert scaler.step(False) and scaler.scale == float(kind(before * 1.1))
-    assert (
-        loss_scaler("torch", init=0.0).inverse == inf and loss_scaler("apex", init=2.0**-1030).inverse == inf
-    ) or True
+    assert loss_scaler("torch", init=0.0).inverse == inf and loss_scaler("apex", init=2.0**-1030).inverse == inf
     assert loss_scaler("torch", init=2.0**200).scale == inf
 
 
@@ -156,12 +182,14 @@ def test_a_replay_by_hand() -> None:
     top = log2(65520)
     expected = [top - 16, top - 14.5, nan, top - 8, nan, nan, top - 13, top - 4]
     np.testing.assert_allclose(found.headroom, expected, rtol=1e-15)
+    np.testing.assert_array_equal(found.gain, np.where(found.applied, 1.0, nan))
     assert (found.policy, found.format, found.stopped, found.dead_zone_at) == ("torch", "float16", None, None)
     row = found.summary()
     wasted = sum(expected[i] for i in (1, 3, 6, 7)) / 4
     assert row.pop("wasted_exponents") == pytest.approx(wasted, rel=1e-14)
     assert row == {
         "policy": "torch", "steps": 8, "skips": 3, "longest_skip": 2, "steps_to_recover": [1, 2], "dead_zone_at": None, "stopped": None,
+        "misdivided": 0,
     }  # fmt: skip
     assert scaler.scale == 32
 
@@ -181,6 +209,20 @@ def test_a_replay_that_ends() -> None:
     assert empty.summary()["longest_skip"] == empty.summary()["steps"] == 0 and np.isnan(
         empty.summary()["wasted_exponents"]
     )
+
+
+def test_deepspeed_divides_by_the_next_scale() -> None:
+    """Growth after the second and the fourth good step: these updates are half as large, and no others."""
+    trace = [0.0, 0.0, 0.0, 0.0, inf, 0.0]
+    found = simulate(loss_scaler("deepspeed", init=8.0, interval=2), trace)
+    assert found.scale.tolist() == [8, 8, 16, 16, 32, 16]
+    np.testing.assert_array_equal(found.gain, [1, 0.5, 1, 0.5, nan, 1])
+    assert found.summary()["misdivided"] == 2
+    assert simulate(loss_scaler("apex", init=8.0, interval=2), trace).summary()["misdivided"] == 0
+    stops = simulate(loss_scaler("deepspeed", init=1.0), [0.0, inf, 0.0])
+    np.testing.assert_array_equal(stops.gain, [1, nan])
+    lost = simulate("logmax", [-inf, 0.0, 0.0])  # a scale that is NaN is still the one divided by
+    assert np.isnan(lost.scale[1:]).all() and lost.summary()["misdivided"] == 0
 
 
 def test_bursts() -> None:

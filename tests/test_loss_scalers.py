@@ -34,6 +34,39 @@ def test_hysteresis(name, kept):
     assert (scaler.scale == 2.0**32) == kept
 
 
+# The smallest cases in which runs on GPUs contradicted a row or a docstring: overflows (x) and good steps, and the last scale.
+CONTRADICTED = {
+    "ZeRO of 0.9: growth after 100 steps": ("deepspeed-config-0.8", {"interval": 100}, "xx" + "." * 100, 2.0**16),
+    "ZeRO from 0.17.1: after 101": ("deepspeed-config", {"interval": 100}, "xx" + "." * 100, 2.0**15),
+    "ZeRO, a lone overflow once hysteresis is spent": ("deepspeed-config-0.8", {"init": 2.0**20}, "xxxx.x", 2.0**16),
+    "Megatron, the same": ("megatron", {"init": 2.0**20}, "xxxx.x", 2.0**16),
+    "Megatron's docstring": ("megatron-consecutive", {"init": 2.0**20}, "xxxx.x", 2.0**17),
+    "apex, a cap of 512": ("apex", {"cap": 512.0}, "x", 256.0),
+    "ZeRO until 0.6.4, at the floor": ("deepspeed-config-0.3", {}, "x" * 100, 1.0),
+    "ZeRO's optimizers without it fall below 1": ("deepspeed-unfused", {}, "x" * 100, 0.25),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTED)
+def test_what_runs_on_gpus_contradicted(case):
+    name, settings, steps, last = CONTRADICTED[case]
+    scaler = loss_scaler(name, **settings)
+    for step in steps:
+        scaler.step(step == "x")
+    assert scaler.scale == last
+
+
+@pytest.mark.parametrize("name", ["deepspeed-config", "deepspeed-config-0.8", "deepspeed-config-0.6.5"])
+def test_zero_stops_at_the_34th_overflow_from_2_32(name):
+    """As a run by 0.15.1 did: one of hysteresis, 32 halvings, and one at the floor."""
+    scaler = loss_scaler(name, init=2.0**32)
+    for _ in range(33):
+        scaler.step(True)
+    assert scaler.scale == 1
+    with pytest.raises(ScalerStopped, match="overflow at scale 1, floor 1"):
+        scaler.step(True)
+
+
 def test_stops():
     scaler = loss_scaler("deepspeed", init=2.0)
     scaler.step(True)

@@ -41,6 +41,7 @@ ROWS = {
     Overflow.PROPAGATE: ((57344, INF), (448, NAN), (6, 6), (240, NAN), (240, NAN)),
     Overflow.P3109: ((INF, INF), (448, 448), (6, 6), (240, 240), (240, 240)),
     Overflow.NAN: ((NAN, NAN), (NAN, NAN), (6, 6), (NAN, NAN), (NAN, NAN)),
+    Overflow.P3109_PROPAGATE: ((57344, INF), (448, 448), (6, 6), (240, 240), (240, 240)),
 }
 COLUMNS = ("e5m2", "e4m3", "e2m1", "e4m3fnuz", "binary8p4sf")
 
@@ -101,17 +102,21 @@ def test_overflow_to_odd(name: str, overflow: str, right: float | None) -> None:
 
 
 # ---- formats without a sign, without zero ----------------------------------------------------------------------------
+CLAMPS = {Overflow.SATURATE, Overflow.PROPAGATE, Overflow.P3109_PROPAGATE}  # finite negatives, under every rounding
+INWARD = {Rounding.TOWARD_ZERO, Rounding.UP}  # P3109's SatNone clamps them too
+
+
 @pytest.mark.parametrize("name", ["binary8p4ue", "binary8p4uf", "binary6p1ue", "binary5p5uf"])
 @pytest.mark.parametrize("overflow", Overflow)
 def test_negatives_in_unsigned_formats(name: str, overflow: Overflow) -> None:
     """P3109: NaN without saturation, the lowest value with it; what rounds to zero first is zero."""
     format = FORMATS[name]
-    clamps = overflow in (Overflow.SATURATE, Overflow.PROPAGATE)
     for rounding in DETERMINISTIC:
+        clamps = overflow in CLAMPS or (overflow is Overflow.P3109 and rounding in INWARD)
         for x in (-1e300, -format.max, -format.smallest_subnormal):
             np.testing.assert_equal(meaning(x, format, rounding, overflow), 0.0 if clamps else NAN)
         np.testing.assert_equal(
-            meaning(-INF, format, rounding, overflow), 0.0 if overflow is Overflow.SATURATE else NAN
+            meaning(-INF, format, rounding, overflow), 0.0 if overflow in CLAMPS - {Overflow.PROPAGATE} else NAN
         )
     tiny = -format.smallest_subnormal / 4
     for rounding in (Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY, Rounding.TOWARD_ZERO, Rounding.UP):
@@ -123,7 +128,7 @@ def test_negatives_in_unsigned_formats(name: str, overflow: Overflow) -> None:
 @pytest.mark.parametrize("overflow", Overflow)
 def test_e8m0(rounding: Rounding, overflow: Overflow) -> None:
     """No sign, no zero: NaN, or 2^-127 where finite values clamp; 0 < x < 2^-127 only fails downward."""
-    clamps = overflow in (Overflow.SATURATE, Overflow.PROPAGATE)
+    clamps = overflow in CLAMPS or (overflow is Overflow.P3109 and rounding in INWARD)
     smallest, nowhere = 2.0**-127, 2.0**-127 if clamps else NAN
     for x in (0.0, -0.0, -1.0, -(2.0**-200)):
         np.testing.assert_equal(meaning(x, "e8m0", rounding, overflow), nowhere)
@@ -324,7 +329,11 @@ def test_via_float32_is_what_ml_dtypes_does_with_float64() -> None:
     ("policy", "wrong", "message"),
     [
         ("rounding", "nearest", "unknown rounding 'nearest'; valid: nearest-even, nearest-away, toward-zero, up, down"),
-        ("overflow", "clamp", "unknown overflow 'clamp'; valid: ieee, saturate, propagate, p3109, nan"),
+        (
+            "overflow",
+            "clamp",
+            "unknown overflow 'clamp'; valid: ieee, saturate, propagate, p3109, nan, p3109-propagate",
+        ),
         ("subnormals", "ftz", "unknown subnormals 'ftz'; valid: keep, flush-output, flush-output-before, flush-input"),
         ("nan", "keep", "unknown nan 'keep'; valid: canonical, unsigned, raise, max, zero"),
         ("stochastic", "D", "unknown stochastic 'D'; valid: A, B, C"),

@@ -13,9 +13,9 @@ from test_stochastic import word
 
 import fpemu as fp
 from fpemu import FORMATS, Cast
-from fpemu.scaling import DelayedScaling, Scaled, definition, hadamard, nvfp4, per_tensor, tiles
+from fpemu.scaling import SCALE_FORMATS, DelayedScaling, Scaled, definition, hadamard, nvfp4, per_tensor, tiles
 
-F32 = np.float32
+F32, F64 = np.float32, np.float64
 ELEMENTS = ["e4m3", "e5m2", "e2m1"]
 
 
@@ -40,21 +40,96 @@ def found_in(result: Scaled, place: tuple[int, int], where: tuple[slice, slice])
     return value, [int(code) for code in result.codes[where].reshape(-1)], names(int(result.fates[place]))
 
 
+SMALL = ["binary3p1se", "binary4p2sf", "binary4p3se", "binary5p3sf", "binary8p7sf"]  # largest values from 1 to 3.5
+TINY = fp.FloatFormat.ieee(3, 2, "tiny", bias=100)  # 1.75 x 2^-94: max / amax is no float32 for most amaxes
+
+
 @pytest.mark.parametrize("power_of_two", [False, True])
-@pytest.mark.parametrize("name", ELEMENTS)
-def test_tiles(name: str, power_of_two: bool) -> None:
-    format = FORMATS[name]
+@pytest.mark.parametrize("rule", ["transformer-engine", "torchao"])
+@pytest.mark.parametrize("format", [*ELEMENTS, *SMALL, TINY], ids=str)
+def test_tiles(format: fp.FloatFormat | str, rule: str, power_of_two: bool) -> None:
+    """NaNs count for no largest magnitude; of finite values, scales and inverses are positive and finite in every format."""
+    format = FORMATS[format] if isinstance(format, str) else format
+    own = rule == "transformer-engine"
     x = blocks(format, F32, 5, count=20)
-    if format.has_nan:
+    if format.has_nan and own:
         x = np.concatenate([x, with_specials(x[:20])])
     for tile in ((1, 3), (4, 4)):
-        result = tiles(x, name, tile, power_of_two=power_of_two)
+        result = tiles(x, format, tile, rule=rule, power_of_two=power_of_two)
+        assert result.encode_scales is not None
+        for scales in (result.scales, result.encode_scales):
+            assert (scales > 0).all() and np.isfinite(scales).all()
         for place, where in cells(x.shape, tile):
             xs = [float(value) for value in x[where].reshape(-1)]
-            amax = float("nan") if any(value != value for value in xs) else max(abs(value) for value in xs)
-            scale = definition.float_scale(amax, format, power_of_two)
-            expected = definition.scaled_block(xs, scale, Cast(name, overflow="saturate"), words_of(x, where, None))
-            assert found_in(result, place, where) == tuple(expected), (xs, name)
+            amax = max((abs(value) for value in xs if value == value), default=0.0)
+            scale = definition.float_scale(amax, format, power_of_two, 0.0 if own else 1e-12)
+            expected = definition.scaled_block(xs, scale, Cast(format, overflow="saturate"), words_of(x, where, None))
+            assert found_in(result, place, where) == tuple(expected), (xs, format.name)
+
+
+def test_the_smallest_scale_has_an_inverse() -> None:
+    """1 / 2^-128 is no float32. A format whose largest value is 1 clips at float32's end for it, and no other changes."""
+    largest, least = np.finfo(F32).max, F32(2.0**-128) + F32(2.0**-149)
+    x = F32([[largest, 1.0]])
+    for name, scale in (
+        ("binary3p1se", least),
+        ("binary4p3se", F32(1.5) / largest),
+        ("binary5p3sf", F32(3.5) / largest),
+    ):
+        found, down = per_tensor(x, name), per_tensor(x, name, power_of_two=True)
+        assert found.encode_scales == scale and found.scales == F32(1) / scale and np.isfinite(found.scales).all()
+        assert down.encode_scales == max(2.0 ** np.floor(np.log2(float(scale))), 2.0**-127)
+        assert found.dequantize()[0, 0] > 0.74 * largest
+
+
+def test_amax_rules() -> None:
+    """Of zeros, of what lies below 1e-12, of infinities and NaNs: Transformer Engine's scale and torchao's."""
+    tiny = float(F32(F64(448) / F64(1e-12)))
+    nan, inf = float("nan"), float("inf")
+    for x, engine, ao in (
+        ([0.0, -0.0], 1, tiny), ([1e-13, 0.0], F32(448) / F32(1e-13), tiny), ([2.0, -4.0], 112, 112), ([nan, nan], 1, nan),
+        ([nan, -4.0], 112, nan), ([inf, 4.0], 1, 0), ([1e-45, 0.0], np.finfo(F32).max, tiny),
+    ):  # fmt: skip
+        for rule, expected in (("transformer-engine", engine), ("torchao", ao)):
+            for power_of_two in (False, True):
+                found = per_tensor(F32(x), "e4m3", rule=rule, power_of_two=power_of_two)
+                scale = expected
+                if power_of_two and 0 < expected < inf:
+                    scale = 2.0 ** np.floor(np.log2(float(expected)))
+                assert np.array_equal(found.encode_scales, F32([scale]), equal_nan=True), (x, rule)  # type: ignore[arg-type]
+                assert same_scaled(found, tiles(F32(x), "e4m3", (2,), rule=rule, power_of_two=power_of_two))
+    assert np.isnan(per_tensor(F32([inf, 4.0]), "e4m3", rule="torchao").dequantize()).all()  # 0 / 0 there
+    with pytest.raises(ValueError, match="transformer-engine, torchao"):
+        per_tensor(F32([1.0]), "e4m3", rule="deepseek")
+
+
+def same_scaled(one: Scaled, other: Scaled) -> bool:
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
+        for name in ("scales", "codes", "fates")
+    )
+
+
+def test_torchao_s_own_amax_to_scale() -> None:
+    """Where it is installed: codes and scales of 10,000 tensors, infinities and NaNs among them."""
+    torch = pytest.importorskip("torch")
+    module = pytest.importorskip("torchao.float8.float8_utils")
+    rng = np.random.default_rng(2)
+    dtypes = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
+    for index in range(10_000):
+        name = ("e4m3", "e5m2")[index % 2]
+        with np.errstate(all="ignore"):
+            x = (rng.standard_normal(4) * 2.0 ** rng.uniform(-149, 128)).astype(F32)
+        if index % 10 == 0:
+            x[rng.integers(4)] = rng.choice([0, np.inf, -np.inf, np.nan])
+        if index % 50 == 0:
+            x[:] = 0
+        scale = module.amax_to_scale(module.tensor_to_amax(torch.from_numpy(x)), dtypes[name])
+        codes = module.to_fp8_saturated(torch.from_numpy(x) * scale, dtypes[name]).view(torch.uint8).numpy()
+        found = per_tensor(x, name, rule="torchao")
+        assert np.array_equal(found.encode_scales, [scale.numpy()], equal_nan=True), x  # type: ignore[arg-type]
+        same = np.array_equal(fp.decode(found.codes, name), fp.decode(codes, name), equal_nan=True)
+        assert same and ((found.codes == codes) | np.isnan(fp.decode(codes, name))).all(), x
 
 
 def test_one_tile_is_the_tensor() -> None:
@@ -69,45 +144,66 @@ def test_one_tile_is_the_tensor() -> None:
     assert per_tensor(F32(3), "e4m3").scales.shape == () and per_tensor(F32(3), "e4m3").dequantize() == F32(3)
 
 
+RULES = ["division", "transformer-engine", "torchao"]
+
+
 @pytest.mark.parametrize("rounding", [None, "stochastic", "toward-zero"])
 @pytest.mark.parametrize("block", [(1, 4), (3, 2)])
-def test_nvfp4(block: tuple[int, int], rounding: str | None) -> None:
-    """Tensors of every size; blocks of one tensor are far apart, so some die."""
+@pytest.mark.parametrize("scale_format", ["e4m3", "ue5m3"])
+@pytest.mark.parametrize("rule", RULES)
+def test_nvfp4(rule: str, scale_format: str, block: tuple[int, int], rounding: str | None) -> None:
+    """Tensors of every size; blocks of one tensor are far apart, so some die; one of zeros has the smallest scale there is."""
     seed = 9 if rounding == "stochastic" else None
     cast = Cast("e2m1", rounding or "nearest-even", overflow="saturate")
     base = np.random.default_rng(1).standard_normal((9, 8)).astype(F32)
     ladder = (base * 2.0 ** np.random.default_rng(2).integers(-24, 1, (9, 1))).astype(F32)
-    ladder[3], ladder[4, 1], ladder[5, 2] = 0, np.inf, np.nan
-    with np.errstate(over="ignore"):
-        scales = [ladder, ladder * F32(1e30), ladder * F32(1e-38), np.zeros((4, 4), F32), ladder * F32(3e38)]
-    for x in scales:
-        for options in ({}, {"minimum_scale": 2.0**-6}, {"global_scale": 0.001}):
-            result = nvfp4(x, block, rounding=cast.rounding, seed=seed or 0, **options)
-            finite = [abs(Fraction(float(v))) for v in x.reshape(-1) if np.isfinite(v)]
-            g = (
-                Fraction(float(F32(options["global_scale"])))
-                if "global_scale" in options
-                else definition.nvfp4_global(max(finite))
+    ladder[3] = 0
+    if rule == "division":  # (what the others do with these: test_nvfp4_rules.py)
+        ladder[4, 1], ladder[5, 2] = np.inf, np.nan
+    to = SCALE_FORMATS.get(scale_format, FORMATS["e4m3"])
+    scales = [ladder, ladder * F32(1e30), ladder * F32(1e-31 if rule == "torchao" else 1e-38), ladder * F32(1e38)]
+    for x in scales if rule == "torchao" else [*scales, np.zeros((4, 4), F32)]:
+        for options in ({}, {"minimum_scale": 2.0**-6}, {"global_scale": 0.001}, {"amax": 30.0}):
+            result = nvfp4(
+                x, block, rule=rule, scale_format=scale_format, rounding=cast.rounding, seed=seed or 0, **options
             )
-            assert Fraction(float(result.global_scale)) == g  # type: ignore[arg-type]
-            least = Fraction(options.get("minimum_scale", 0.0))
+            amax = max(abs(Fraction(float(v))) for v in x.reshape(-1) if np.isfinite(v))
+            tensor = definition.nvfp4_tensor(Fraction(options.get("amax", amax)), rule, to)
+            if "global_scale" in options:
+                g = Fraction(float(F32(options["global_scale"])))
+                tensor = definition.NVFP4Scale(definition.single(1 / g), g)
+            assert Fraction(float(result.global_scale)) == tensor.decode  # type: ignore[arg-type]
+            usual = to.smallest_normal if rule == "torchao" else 0.0
+            least = Fraction(options.get("minimum_scale", usual))
             for place, where in cells(x.shape, block):
                 xs = [float(value) for value in x[where].reshape(-1)]
-                expected = definition.nvfp4_block(xs, g, cast, words_of(x, where, seed), least=least)
+                words = words_of(x, where, seed)
+                expected = definition.nvfp4_block(xs, tensor, cast, words, None, least, rule, to)
                 assert found_in(result, place, where) == tuple(expected), (xs, options)
 
 
-def test_four_over_six() -> None:
+@pytest.mark.parametrize("rule", ["division", "transformer-engine"])
+def test_four_over_six(rule: str) -> None:
     """[4, 4 / 6 x 5]: under the usual scale 5 is a tie that errs by a sixth; with 4 at the top it is 3.33, near 3."""
-    x = np.random.default_rng(4).standard_normal((64, 16)).astype(F32)
-    usual, chosen = nvfp4(x), nvfp4(x, four_over_six=True)
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((192, 16)).astype(F32)
+    tensor = definition.nvfp4_tensor(Fraction(float(np.abs(x[:64]).max())), rule)
+    for row, code in zip(
+        x[64:], rng.integers(8, 0x70, 128), strict=True
+    ):  # scales an ulp or two beside ties, of 4 or of 6
+        tie = sum(fp.reference.value(int(code) + step, FORMATS["e4m3"]) for step in (0, 1)) / 2
+        amax = F32(float(tensor.decode) * tie * rng.choice([4, 6]))
+        row *= F32(0.9) * amax / np.abs(row).max()
+        row[0] = np.minimum((amax.view(np.int32) + np.int32(rng.integers(-2, 3))).view(F32), np.abs(x[:64]).max())
+    usual, chosen = nvfp4(x, rule=rule), nvfp4(x, rule=rule, four_over_six=True)
     for row in range(len(x)):
         xs = [float(v) for v in x[row]]
-        g = Fraction(float(usual.global_scale))  # type: ignore[arg-type]
         errors = []
         for divisor in (6, 4):
-            block = definition.nvfp4_block(xs, g, Cast("e2m1", overflow="saturate"), [None] * 16, divisor)
-            unit = Fraction(fp.reference.value(int(block.scale), FORMATS["e4m3"])) * g
+            block = definition.nvfp4_block(
+                xs, tensor, Cast("e2m1", overflow="saturate"), [None] * 16, divisor, rule=rule
+            )
+            unit = Fraction(fp.reference.value(int(block.scale), FORMATS["e4m3"])) * tensor.decode
             values = [Fraction(fp.reference.value(code, FORMATS["e2m1"])) * unit for code in block.codes]
             errors.append((sum((v - Fraction(x)) ** 2 for v, x in zip(values, xs, strict=True)), block))
         best = errors[1] if errors[1][0] < errors[0][0] else errors[0]
@@ -138,58 +234,6 @@ def test_ties_of_e2m1() -> None:
     """Transformer Engine's table: 0.25 -> 0, 0.75 -> 1, 1.25 -> 1, 1.75 -> 2, 2.5 -> 2, 3.5 -> 4, 5 -> 4."""
     x = F32([[0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0]])
     assert nvfp4(x * F32(448), (1, 8)).dequantize().tolist() == [[v * 448 for v in (0, 1, 1, 2, 2, 4, 4, 6)]]
-
-
-def test_delayed_scaling_step_by_step() -> None:
-    """Transformer Engine's rules against themselves, written as plainly as can be."""
-    rng = np.random.default_rng(5)
-    for algorithm in ("max", "most-recent"):
-        for margin in (0, 2):
-            for length in (1, 2, 4):
-                state = DelayedScaling("e4m3", history=length, algorithm=algorithm, margin=margin)
-                history, scale = [F32(0)] * length, F32(1)
-                for step in range(24):
-                    amax = F32([1.0, 30.0, 1e-3, 0.0, np.inf, 1e-42, 7.0][int(rng.integers(7))])
-                    x = F32([amax / 2, -amax]) if np.isfinite(amax) else F32([1, -amax])
-                    result = state.quantize(x)
-                    assert result.encode_scales == scale, step
-                    with np.errstate(over="ignore"):
-                        expected = fp.encode(x * scale, "e4m3", overflow="saturate")
-                    assert np.array_equal(result.codes, expected)
-                    history[0] = max(history[0], amax)
-                    seen = max(history) if algorithm == "max" else history[0]
-                    if history[0] != 0:
-                        history = [*history[1:], history[0]]
-                        history[0] = F32(0)
-                    if np.isfinite(seen) and seen > 0:
-                        with np.errstate(over="ignore"):
-                            scale = min(F32(448) / seen / F32(2**margin), np.finfo(F32).max)
-                    state.update()
-                    assert state.scale == scale and np.array_equal(state.history, history), (step, algorithm)
-
-
-def test_a_spike_stays_for_as_many_passes_as_there_are_slots() -> None:
-    """Its own pass and n - 1 more: the slot that is zeroed is one of the n."""
-    state = DelayedScaling("e4m3", history=8)
-    scales = []
-    for step in range(12):
-        state.quantize(F32([1000.0 if step == 0 else 1.0]))
-        state.update()
-        scales.append(float(state.scale))
-    assert scales == [float(F32(448) / F32(1000))] * 8 + [448.0] * 4
-    rolled = DelayedScaling("e4m3", history=3, roll_zeros=True)
-    for value in (5.0, 0.0, 0.0):
-        rolled.quantize(F32([value]))
-        rolled.update()
-    assert rolled.history.max() == 0 and rolled.scale == F32(448) / F32(5)
-
-
-def test_several_tensors_of_a_pass_share_a_slot() -> None:
-    state = DelayedScaling("e5m2", history=4)
-    for value in (2.0, 8.0, 4.0):
-        state.quantize(F32([value]))
-    state.update()
-    assert state.scale == F32(57344 / 8)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -6,7 +6,8 @@ elementwise operations leave behind; then the weight gradients, the weights them
 
 The presets are those of real stacks: FP16 and BF16 as torch.autocast has them (products in 16 bits with FP32 accumulators;
 LayerNorm, softmax, loss and the residual stream in FP32), FP8, MXFP8 and NVFP4 as Transformer Engine (products of linear
-layers scaled, everything else BF16).
+layers scaled, everything else BF16; NVFP4's scales are worked out by the default rule of ``fpemu.scaling.nvfp4``, not in that
+library's order: one scale of a million differs).
 """
 
 from __future__ import annotations

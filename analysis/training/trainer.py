@@ -1,9 +1,9 @@
 """The training loop: scale the loss, run both passes, unscale, ask the scaler, update; and keep what happened.
 
-A step, in order: (1) forward and backward passes under the recipe, with the loss multiplied by the scale; (2) gradients are
-multiplied by the inverse of the scale in float32; (3) the scaler hears whether any is not finite, and says whether the
-step is applied; (4) the optimizer updates the weights.  At chosen steps a second, float32 pass of the same weights and batch
-tells how well the gradients agree.
+A step, in order: (1) forward and backward passes under the recipe, with the loss multiplied by the scale; (2) whether any gradient is
+not finite is judged now, while they are scaled (as torch.amp does: torch/amp/grad_scaler.py, v2.13.0); then they are multiplied by the
+inverse of the scale in float32; (3) the scaler hears of it, and says whether the step is applied; (4) the optimizer updates the
+weights.  At chosen steps a second, float32 pass of the same weights and batch tells how well the gradients agree.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Plan:
 class History:
     """What happened.
 
-    steps: a row a step: loss; scale; overflow, applied; log2_amax of the unscaled gradients; cancelled, update_cosine and
-        update_gain of the updates (NaN where none was applied).
+    steps: a row a step: loss; scale; overflow (of the scaled gradients), applied; log2_amax of the unscaled ones; cancelled,
+        update_cosine and update_gain of the updates (NaN where none was applied).
     layers: a row for each gradient measured: step, role (``gradient``: by a layer's output; ``weight``: by its weights; ``operand``: what
         products get of the former; ``shadow``: gradients by weights against a float32 pass; ``update``: intended updates against those that
         reached the weights, ``new_zero`` counting the cancelled), layer, and the sums of ``analysis.training.agreement`` with their measures.
@@ -113,8 +113,7 @@ def train(
         gradients = unscaled(scaled, scaler)
         if observer.step is not None:
             observer.shadow(network, parameters, x, targets, gradients)
-        amax = largest(gradients)
-        overflow = not np.isfinite(amax)
+        overflow, amax = not np.isfinite(largest(scaled)), largest(gradients)
         row = {
             "step": step,
             "loss": loss,

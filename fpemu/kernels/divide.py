@@ -25,8 +25,8 @@ _KINDS = sum(_kind(a, b) << 2 * (4 * a + b) for a in range(4) for b in range(4))
 
 
 @kernel
-def divide(a, b, plan):
-    """a / b."""
+def divide(a, b, or_nan, plan):
+    """a / b; where b is zero infinite (IEEE 754-2019, 7.3), or NaN with ``or_nan`` (P3109 v4.0, 4.10.5)."""
     U = type(a.significand)
     one, last = U(1), plan.source_sign
     down, up = U(last // 2), U(last // 2 + 1)
@@ -45,6 +45,7 @@ def divide(a, b, plan):
     quotient = left(quotient, below, last)
 
     kind = kind_of(_KINDS, a, b, last)
+    kind = U(NOT_A_NUMBER) if or_nan & (b.kind == U(ZERO)) else kind
     finite = kind == U(FINITE)
     exponent = U(U(U(a.exponent - b.exponent) + exponent_bias(a, last)) - below)
     return Exact(

@@ -11,6 +11,7 @@ from fpemu.kernels.square_root import square_root
 # (A difference is the sum of an opposite, which ``open_code`` gives.)
 ROUND, ABSOLUTE, SQUARE_ROOT, ADD, MULTIPLY, DIVIDE, MULTIPLY_ADD = range(7)
 MINIMUM, MAXIMUM, MINIMUM_NUMBER, MAXIMUM_NUMBER = range(7, 11)
+DIVIDE_OR_NAN = 11
 
 
 @kernel
@@ -25,8 +26,8 @@ def operate(operation, a, b, c, plan):
         return add(a, b, plan)
     if operation == MULTIPLY:
         return multiply(a, b, plan)
-    if operation == DIVIDE:
-        return divide(a, b, plan)
+    if operation in (DIVIDE, DIVIDE_OR_NAN):
+        return divide(a, b, operation == DIVIDE_OR_NAN, plan)
     if operation == MULTIPLY_ADD:
         return add(multiply(a, b, plan), c, plan)
     if operation >= MINIMUM:

@@ -16,7 +16,7 @@ from fpemu.formats import FORMATS, FloatFormat
 from fpemu.policies import Cast
 from fpemu.reference import floor_log2, power_of_two
 
-FLOAT32, E4M3 = FORMATS["float32"], FORMATS["e4m3"]
+FLOAT32, E4M3, E2M1 = FORMATS["float32"], FORMATS["e4m3"], FORMATS["e2m1"]
 FLOAT32_MAX = Fraction(FLOAT32.max)
 
 
@@ -96,7 +96,6 @@ def fates(
 
 # ---- schemes of float32 operations ----------------------------------------------------------------------------------
 TO_FLOAT32 = Cast(FLOAT32)
-TO_E4M3 = Cast(E4M3, overflow="saturate")
 
 
 def single(x: Fraction) -> Fraction:
@@ -105,12 +104,16 @@ def single(x: Fraction) -> Fraction:
     return Fraction(value) if -math.inf < value < math.inf else (FLOAT32_MAX if x > 0 else -FLOAT32_MAX)
 
 
-def float_scale(amax: float, format: FloatFormat, down_to_power_of_two: bool) -> Fraction:
-    """max / amax, as Transformer Engine has it."""
+SMALLEST_SCALE = power_of_two(-128) + power_of_two(-149)  # the smallest float32 whose inverse is one
+
+
+def float_scale(amax: float, format: FloatFormat, down_to_power_of_two: bool, floor: float = 0.0) -> Fraction:
+    """max / amax, as Transformer Engine has it; with a floor, as torchao. It and its inverse are numbers of float32."""
+    amax = max(amax, floor)
     if not math.isfinite(amax) or amax == 0:
         return Fraction(1)
-    scale = single(largest(format) / Fraction(amax))
-    return power_of_two(floor_log2(scale)) if down_to_power_of_two else scale
+    scale = max(single(largest(format) / Fraction(amax)), SMALLEST_SCALE)
+    return max(power_of_two(floor_log2(scale)), power_of_two(-127)) if down_to_power_of_two else scale
 
 
 def scaled_block(xs: Sequence[float], scale: Fraction, cast: Cast, words: Sequence[int | None]) -> Block:
@@ -124,32 +127,69 @@ def scaled_block(xs: Sequence[float], scale: Fraction, cast: Cast, words: Sequen
     return Block(single(1 / scale), codes, fates(xs, scaled, codes, cast.format))
 
 
-def nvfp4_global(amax: Fraction) -> Fraction:
-    """The tensor's scale."""
-    if amax == 0:
-        return Fraction(1)
-    return max(single(amax / (largest(E4M3) * largest(FORMATS["e2m1"]))), power_of_two(-126))
+class NVFP4Scale(NamedTuple):
+    """A tensor's scale: what blocks are multiplied by (``transformer-engine``), and what they are decoded with."""
+
+    encode: Fraction
+    decode: Fraction
+
+
+def nvfp4_tensor(amax: Fraction, rule: str = "division", format: FloatFormat = E4M3) -> NVFP4Scale:
+    """The tensor's scale, of finite magnitudes (under ``torchao`` it can be 0, and then there is no more to define)."""
+    top = largest(format) * largest(E2M1)
+    if rule == "transformer-engine":
+        encode = single(top / amax) if amax else Fraction(1)
+        return NVFP4Scale(encode, single(1 / encode))
+    g = single(amax / top)
+    return NVFP4Scale(Fraction(0), g if rule == "torchao" else max(g, power_of_two(-126)) if amax else Fraction(1))
+
+
+def nvfp4_wanted(amax: Fraction, tensor: NVFP4Scale, rule: str, divisor: int | None) -> Fraction:
+    """The scale under which a block's largest element becomes ``divisor`` (None: 6, and no choice), not yet rounded to its format."""
+    if rule != "transformer-engine":
+        return single(single(amax / (divisor or 6)) / tensor.decode)
+    if divisor is None:
+        return single(amax * single(tensor.encode * single(Fraction(1, 6))))
+    return single(single(single(amax / 6) * tensor.encode) * Fraction(6, divisor))
+
+
+def nvfp4_scaled(x: Fraction, scale: Fraction, tensor: NVFP4Scale, rule: str) -> Fraction:
+    """An element in units of its block."""
+    unit = single(scale * tensor.decode)
+    if rule == "division":
+        return single(x / unit) if unit else Fraction(0)
+    if rule == "transformer-engine":
+        return single(x * (single(1 / unit) if unit else FLOAT32_MAX))
+    return single(x * single(single(1 / tensor.decode) / scale))
 
 
 def nvfp4_block(
     xs: Sequence[float],
-    g: Fraction,
+    tensor: NVFP4Scale,
     cast: Cast,
     words: Sequence[int | None],
-    divisor: int = 6,
+    divisor: int | None = None,
     least: Fraction = Fraction(0),
+    rule: str = "division",
+    format: FloatFormat = E4M3,
 ) -> Block:
-    """A block whose largest element is to become ``divisor``."""
+    """A block whose largest element is to become ``divisor`` (``nvfp4_wanted``); infinities and NaNs under ``division`` alone."""
     if any(not math.isfinite(x) for x in xs):
-        return Block(E4M3.magnitude_mask, [0] * len(xs), {"NAN"})
+        return Block(format.magnitude_mask, [0] * len(xs), {"NAN"})
+    to_scale = Cast(format, overflow="saturate")
     amax = max(abs(Fraction(x)) for x in xs)
-    wanted = single(single(amax / divisor) / g)
-    scale = reference.encode(wanted, TO_E4M3)
-    if amax and Fraction(reference.value(scale, E4M3)) < least:
-        scale = reference.encode(least, TO_E4M3)
-    unit = single(Fraction(reference.value(scale, E4M3)) * g)
+    scale = reference.encode(max(nvfp4_wanted(amax, tensor, rule, divisor), least), to_scale)
+    exact = Fraction(reference.value(scale, format))
+    dead = not single(exact * tensor.decode)
     scaled: list[float | Fraction] = [
-        0.0 if not unit else x if x == 0 else single(Fraction(x) / unit) or math.copysign(0.0, x) for x in xs
+        0.0
+        if rule == "division" and dead
+        else x
+        if x == 0
+        else nvfp4_scaled(Fraction(x), exact, tensor, rule) or math.copysign(0.0, x)
+        for x in xs
     ]
     codes = [reference.encode(x, cast, word) for x, word in zip(scaled, words, strict=True)]
+    if dead:  # whatever the codes are, their values are zero
+        return Block(scale, codes, fates(xs, [0.0] * len(xs), [0] * len(xs), cast.format))
     return Block(scale, codes, fates(xs, scaled, codes, cast.format))

@@ -24,6 +24,8 @@ class Replay:
     ----------
     policy, format: names. scale: float64, as the step used it. overflow, applied: bool.
     headroom: float64, exponents between the scaled amax and overflow; NaN where amax is zero or not finite.
+    gain: float64, what an applied gradient is multiplied by in all, scaled and unscaled: 1, but 1/2 at a growth where the policy
+        divides by the next scale; NaN where the step was not applied.
     stopped: the step at which the scaler gave up, or None. dead_zone_at: the first step with a scale that is none, or None.
     """
 
@@ -33,11 +35,13 @@ class Replay:
     overflow: np.ndarray
     applied: np.ndarray
     headroom: np.ndarray
+    gain: np.ndarray
     stopped: int | None
     dead_zone_at: int | None
 
     def summary(self) -> dict[str, Any]:
-        """One row: steps, skips, the longest run of skips, mean wasted exponents of applied steps, bursts."""
+        """One row: steps, skips, the longest run of skips, mean wasted exponents of applied steps, bursts, applied steps whose
+        gradient was divided by another scale than it had been multiplied by."""
         edges = np.flatnonzero(np.diff(np.concatenate(([0], ~self.applied, [0])).astype(np.int8)))
         runs = edges[1::2] - edges[::2]
         wasted = self.headroom[self.applied & np.isfinite(self.headroom)]
@@ -47,6 +51,7 @@ class Replay:
             "skips": int((~self.applied).sum()),
             "longest_skip": int(runs.max(initial=0)),
             "steps_to_recover": runs.tolist(),
+            "misdivided": int((self.gain[self.applied] != 1).sum()),
             "wasted_exponents": float(wasted.mean()) if wasted.size else float("nan"),
             "dead_zone_at": self.dead_zone_at,
             "stopped": self.stopped,
@@ -80,7 +85,7 @@ def simulate(
         raise ValueError(f"a trace has one dimension, this one {logs.ndim}")
     scaler = loss_scaler(policy) if isinstance(policy, str) else policy
     top, target = ceiling(format), as_format(format)
-    scales, overflows, applied, headrooms = [], [], [], []
+    scales, overflows, applied, headrooms, gains = [], [], [], [], []
     stopped = dead = None
     for step, amax in enumerate(logs.tolist()):
         scale = scaler.scale
@@ -96,10 +101,15 @@ def simulate(
             applied.append(scaler.step((np.inf if over else amax) if scaler.policy.log_max else over))
         except ScalerStopped:
             applied.append(False)
+            gains.append(np.nan)
             stopped = step
             break
+        divided = scaler.policy.divides_by == "next" and scale != scaler.scale
+        gains.append(np.nan if not applied[-1] else scale / scaler.scale if divided else 1.0)
     flags = np.array(overflows, bool), np.array(applied, bool)
-    return Replay(scaler.policy.name, target.name, np.array(scales), *flags, np.array(headrooms), stopped, dead)
+    return Replay(
+        scaler.policy.name, target.name, np.array(scales), *flags, np.array(headrooms), np.array(gains), stopped, dead
+    )
 
 
 @in_default_environment

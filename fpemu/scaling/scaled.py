@@ -18,11 +18,11 @@ FLOAT32 = FORMATS["float32"]
 
 
 class Fate(IntFlag):
-    """What happened to a block.  A block whose scale is NaN has that flag only."""
+    """What happened to a block.  A block whose scale is no number has that flag only."""
 
     OCCUPIED = 1  #: some input is not zero
     SEVERAL = 2  #: more than one is not
-    NAN = 4  #: the scale is NaN, and so every element
+    NAN = 4  #: the scale is no number (with the tensor's, if there is one), and so is no element
     DEAD = 8  #: occupied, and every element became zero
     CLIPPED = (
         16  #: an input, scaled but not yet rounded, exceeds the largest finite value of the format (infinity does)
@@ -123,7 +123,7 @@ class Scaled:
 
     @property
     def nan(self) -> int:
-        """Blocks whose scale is NaN."""
+        """Blocks whose scale is no number."""
         return int(self.which(Fate.NAN).sum())
 
     @property

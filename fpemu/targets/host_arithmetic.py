@@ -45,6 +45,7 @@ OPERATIONS = {
     "subtract": Operation(operations.ADD, opposite=1),
     "multiply": Operation(operations.MULTIPLY),
     "divide": Operation(operations.DIVIDE),
+    "divide_or_nan": Operation(operations.DIVIDE_OR_NAN),
     "sqrt": Operation(operations.SQUARE_ROOT),
     "fma": Operation(operations.MULTIPLY_ADD),
     "negate": Operation(operations.ROUND, opposite=0),
@@ -55,7 +56,7 @@ OPERATIONS = {
     "maximum_number": Operation(operations.MAXIMUM_NUMBER),
 }
 ROUND = Operation(operations.ROUND)
-MAKES_NAN = (operations.DIVIDE, operations.SQUARE_ROOT)  # of finite operands
+MAKES_NAN = (operations.DIVIDE, operations.DIVIDE_OR_NAN, operations.SQUARE_ROOT)  # of finite operands
 
 
 class Prepared(NamedTuple):

@@ -1,7 +1,7 @@
 """``conformance``: installed stacks against the standards, and against the policies that they state.
 
 Standards: IEEE 754 for the formats shaped like its own, OFP8 with and without saturation for E4M3 and E5M2, the ONNX
-tables for the formats without negative zero, MX for FP6 and FP4 (infinities clamp, NaNs are left out).  MX defines no
+tables (Cast 19 to 23, and from 24 on) for the formats without negative zero, MX for FP6 and FP4 (infinities clamp, NaNs are left out).  MX defines no
 conversion of general reals to E8M0, so that has no standard here.
 """
 
@@ -31,7 +31,14 @@ _MX = ("float6_e2m3fn", "float6_e3m2fn", "float4_e2m1fn")
 STANDARDS: dict[str, dict[str, Cast]] = {  # target -> name of the clause -> what it asks for
     **{name: {"IEEE 754": Cast(name)} for name in _IEEE},
     **{name: {"OFP8": Cast(name), "OFP8 saturating": Cast(name, overflow="saturate")} for name in _OFP8},
-    **{name: {"ONNX": Cast(name), "ONNX saturating": Cast(name, overflow="propagate")} for name in _FNUZ},
+    **{
+        name: {
+            "ONNX": Cast(name),
+            "ONNX saturating": Cast(name, overflow="saturate"),
+            "ONNX saturating to Cast 23": Cast(name, overflow="propagate"),
+        }
+        for name in _FNUZ
+    },
     **{name: {"MX": Cast(name)} for name in _MX},
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fpemu.policies import Overflow
+from fpemu.policies import OVERFLOW_RULES, Overflow
 from fpemu.testing.evidence import Evidence, by_words, joined, matches, words
 from fpemu.testing.hypotheses import TRUNCATES, policy
 
@@ -43,7 +43,10 @@ def _thresholds(of: Evidence, x: Array, rule: Overflow) -> Iterator[tuple[bool, 
     yield True, found.results(x, rule)
     if any(name == TRUNCATES for name, _ in found.names):
         beyond = np.abs(x) >= of.largest[2]
-        far = own.results(np.copysign(np.inf, x), rule) if rule is not Overflow.PROPAGATE else own.results(x, rule)
+        apart = (
+            OVERFLOW_RULES[rule].infinite != OVERFLOW_RULES[rule].finite
+        )  # what infinities become tells nothing then
+        far = own.results(x if apart else np.copysign(np.inf, x), rule)
         yield True, np.where(beyond, far, np.copysign(of.largest[1], x))
 
 

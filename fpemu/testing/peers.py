@@ -115,34 +115,39 @@ def _jax(source: str, target: str) -> Convert:
     return convert
 
 
-def _onnx_model(source: str, target: str, saturate: int) -> tuple[Any, int]:
+_IR = {21: 10, 28: 14}  # of the operator sets asked for, the version of the file format that has their types
+
+
+def _onnx_model(source: str, target: str, opset: int, saturate: int, round_mode: str) -> tuple[Any, int]:
     """Cast to the target and, so that the result is a plain array, on to float32, which is exact; and the source's number."""
     from onnx import TensorProto, helper
 
     types = {"float16": "FLOAT16", "bfloat16": "BFLOAT16", "float32": "FLOAT", "float64": "DOUBLE",
              "float8_e4m3fn": "FLOAT8E4M3FN", "float8_e5m2": "FLOAT8E5M2", "float8_e4m3fnuz": "FLOAT8E4M3FNUZ",
-             "float8_e5m2fnuz": "FLOAT8E5M2FNUZ"}  # fmt: skip
+             "float8_e5m2fnuz": "FLOAT8E5M2FNUZ", "float8_e8m0fnu": "FLOAT8E8M0", "float6_e2m3fn": "FLOAT6E2M3",
+             "float6_e3m2fn": "FLOAT6E3M2", "float4_e2m1fn": "FLOAT4E2M1"}  # fmt: skip
     of, to = (getattr(TensorProto, types[name]) for name in (source, target))
+    modes = {"round_mode": round_mode} if target == "float8_e8m0fnu" else {}
     nodes = [
-        helper.make_node("Cast", ["x"], ["y"], to=to, saturate=saturate),
+        helper.make_node("Cast", ["x"], ["y"], to=to, saturate=saturate, **modes),
         helper.make_node("Cast", ["y"], ["z"], to=TensorProto.FLOAT),
     ]
     ends = [helper.make_tensor_value_info(name, type, [None]) for name, type in (("x", of), ("z", TensorProto.FLOAT))]
     graph = helper.make_graph(nodes, "cast", ends[:1], ends[1:])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), of
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR[opset]), of
 
 
-def _onnx(saturate: int, source: str, target: str) -> Convert:
+def _onnx(saturate: int, opset: int, round_mode: str = "up", *, source: str, target: str) -> Convert:
     from onnx.reference import ReferenceEvaluator
 
-    evaluator = ReferenceEvaluator(_onnx_model(source, target, saturate)[0])
+    evaluator = ReferenceEvaluator(_onnx_model(source, target, opset, saturate, round_mode)[0])
     return lambda x: evaluator.run(None, {"x": x})[0]
 
 
-def _onnxruntime(saturate: int, source: str, target: str) -> Convert:
+def _onnxruntime(saturate: int, opset: int, round_mode: str = "up", *, source: str, target: str) -> Convert:
     import onnxruntime as ort
 
-    model, of = _onnx_model(source, target, saturate)
+    model, of = _onnx_model(source, target, opset, saturate, round_mode)
     options = ort.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # both casts are wanted
@@ -202,16 +207,34 @@ def _faultchop(source: str, target: str) -> Convert:
     return lambda x: np.asarray(chop(x))
 
 
+_HALVES, _FP4, _FP6 = ("float16", "bfloat16"), ("float4_e2m1fn",), ("float6_e2m3fn", "float6_e3m2fn")
+_OF_LATER_OPSETS = ("float8_e8m0fnu", *_FP4, *_FP6)
+
+
+def _onnx_peers(
+    package: str, convert: Callable[..., Convert], since: tuple[int, ...], skips: tuple[str, ...]
+) -> list[Peer]:
+    """``since``: the release that has all types; the types that earlier ones may lack are not tried there."""
+    peers = [
+        Peer("onnx-saturate<=23", package, partial(convert, 1, 21), skips=_OF_LATER_OPSETS),
+        Peer("onnx-saturate", package, partial(convert, 1, 28), skips=skips, since=since),
+        Peer("onnx-nosat", package, partial(convert, 0, 28), skips=(*_HALVES, *skips), since=since),
+        Peer("onnx-nosat", package, partial(convert, 0, 21), skips=(*_HALVES, *_OF_LATER_OPSETS), until=since),
+    ]
+    for mode in ("down", "nearest"):
+        peers.append(Peer(f"onnx-saturate-{mode}", package, partial(convert, 1, 28, mode), since=since))
+        peers.append(Peer(f"onnx-nosat-{mode}", package, partial(convert, 0, 28, mode), since=since))
+    return peers
+
+
 PEERS: tuple[Peer, ...] = (
     Peer("numpy", "numpy", _astype),
     Peer("ml_dtypes", "ml_dtypes", _astype),
     Peer("torch>=2.13", "torch", _torch, since=(2, 13)),
     Peer("torch<=2.12", "torch", _torch, until=(2, 13)),
     Peer("xla", "jax", _jax),
-    Peer("onnx-saturate", "onnx", partial(_onnx, 1)),
-    Peer("onnx-nosat", "onnx", partial(_onnx, 0), skips=("float16", "bfloat16")),
-    Peer("onnx-saturate", "onnxruntime", partial(_onnxruntime, 1)),
-    Peer("onnx-nosat", "onnxruntime", partial(_onnxruntime, 0), skips=("float16", "bfloat16")),
+    *_onnx_peers("onnx", _onnx, (1, 23), ()),
+    *_onnx_peers("onnxruntime", _onnxruntime, (1, 32), (*_FP4, *_FP6)),
     Peer("gfloat", "gfloat", partial(_gfloat, False)),
     Peer("gfloat-saturate", "gfloat", partial(_gfloat, True), skips=("float16", "bfloat16")),
     Peer("apytypes", "apytypes", _apytypes),

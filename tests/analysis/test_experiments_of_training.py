@@ -67,6 +67,7 @@ PLANTED: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "e33": (shifted("grids", "sqnr_db", lambda x: 0 * x + 20), ("does not hold at this scale",)),
     "e35": (shifted("runs", "ms", lambda x: 100 * x, recipe="bf16"), ("does not hold at this scale",)),
     "e37": (shifted("runs", "within", lambda x: 0 * x), ("does not hold at this scale",)),
+    "e38": (shifted("runs", "explained", lambda x: x - 1, run="torch-03"), ("does not hold at this scale",)),
 }
 
 
@@ -83,7 +84,7 @@ def test_a_verdict_follows_from_its_tables(name: str) -> None:
     assert experiment.verdict(plant(tables)).status in expected
 
 
-@pytest.mark.parametrize("name", ["e13", "e16", "e21", "e28", "e30"])
+@pytest.mark.parametrize("name", ["e13", "e16", "e21", "e28", "e30", "e38"])
 def test_figures_are_drawn_from_tables(name: str) -> None:
     experiment = load(name)
     drawn(experiment, Result.read(REPORTS / experiment.__name__.rpartition(".")[2]).tables())
@@ -145,7 +146,7 @@ def test_every_claim_names_experiments_that_are_there() -> None:
     from analysis.experiment import names
 
     for claim in claims.CLAIMS:
-        assert {*claim.evidence, *claim.beside} <= set(names())
+        assert {*claim.evidence, *claim.beside, *claim.gpus} <= set(names())
         assert claim.figure[1] in load(claim.figure[0]).CAPTIONS
 
 
@@ -162,6 +163,11 @@ def test_pages_tell_the_claims(tmp_path: Path) -> None:
 
     results = report._results(REPORTS)
     text = report.claims_page(results)
+    third = text.split('<a id="claim-3"></a>')[1].split('<a id="claim-4"></a>')[0]
+    runs = next(result for result in results if result.folder.name == "e38_real_runs").record
+    assert f"*What real GPUs did:* ✓ {runs['verdict']['summary']}" in third and text.count("What real GPUs did") == 1
+    row = report.page(results).split(f"3. {claims.CLAIMS[2].text}")[1].split("</tr>")[0]
+    assert '<a href="#e38_real_runs">What real GPUs did</a>' in row
     for claim in claims.CLAIMS:
         assert claim.text in text and claim.text.replace("'", "&#39;") in report.page(results)
     assert "Counted from the recipes, not measured" in text

@@ -160,7 +160,7 @@ def test_less_of_what_there_is_to_measure_is_lesser(fakes: Fakes, reports: Path)
     assert runner.run(_loaded(), Profile(), reports).units == 3
 
 
-@pytest.mark.parametrize("name", ["e03", "e04", "e37"])
+@pytest.mark.parametrize("name", ["e03", "e04", "e37", "e38"])
 def test_experiments_that_measure_what_they_find_say_how_much_that_is(name: str) -> None:
     experiment = load(name)
     plan = experiment.plan(Profile())

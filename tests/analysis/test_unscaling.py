@@ -101,3 +101,44 @@ def test_one_gradient_that_is_no_number_skips_the_whole_step(
     for key in without.parameters:
         assert_array_equal(calls[1][key], calls[2][key])
         assert_array_equal(history.parameters[key], without.parameters[key])
+
+
+@pytest.mark.parametrize(
+    ("scale", "gradient", "overflow", "weight"),
+    [
+        (2.0**16, 1.0, False, -(2.0**-16)), (2.0**16, np.inf, True, 0.0), (2.0**16, np.nan, True, 0.0),
+        (2.0**-127, 1e-44, False, -F32(1e-44) * 2.0**127), (2.0**-128, 1e-44, False, -np.inf),  # 1 / 2^-128 is infinite
+        (2.0**-149, 1e-44, False, -np.inf), (2.0**-128, -np.inf, True, 0.0), (2.0**-128, np.nan, True, 0.0),
+        (2.0**127, 3e38, False, -F32(3e38) * 2.0**-127), (2.0**127, np.inf, True, 0.0),
+    ],
+)  # fmt: skip
+def test_overflow_is_judged_before_unscaling(
+    scale: float, gradient: float, overflow: bool, weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch's GradScaler does: finite gradients are applied though the inverse of the scale makes them infinite."""
+    found = one_step("torch", scale, gradient, monkeypatch)
+    assert found.steps.overflow.tolist() == [overflow] and found.steps.applied.tolist() == [not overflow]
+    assert found.parameters["w"].tolist() == [weight] and found.diverged == (0 if np.isinf(weight) else None)
+    assert found.steps.log2_amax[0] == (np.inf if overflow or np.isinf(weight) else np.log2(float(-weight)))
+
+
+@pytest.mark.parametrize(("scale", "weight"), [(2.0**128, -(2.0**-28)), (2.0**149, -(2.0**-49)), (2.0**200, 0.0)])
+def test_scales_beyond_float32(scale: float, weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scale that is a Python float: its inverse rounds to a subnormal or to zero, and what was finite is an update all the same."""
+    found = one_step("static", scale, 2.0**100, monkeypatch)
+    assert found.steps.applied.all() and not found.steps.overflow.any() and found.parameters["w"].tolist() == [weight]
+    assert found.steps.log2_amax[0] == (np.log2(-weight) if weight else -np.inf)
+    monkeypatch.undo()
+    for gradient in (np.inf, np.nan):
+        skipped = one_step("static", scale, gradient, monkeypatch)
+        assert skipped.steps.overflow.all() and not skipped.steps.applied.any()
+        assert skipped.steps.log2_amax[0] == np.inf and skipped.parameters["w"].tolist() == [0.0]
+        monkeypatch.undo()
+
+
+def one_step(scaler: str, scale: float, gradient: float, monkeypatch: pytest.MonkeyPatch) -> History:
+    """One weight, 0 at first, whose scaled gradient is given; the rate is 1."""
+    monkeypatch.setattr(networks.Network, "step", lambda *arguments: (1.0, {"w": F32([gradient])}))
+    recipe = RECIPES["fp32"].but(loss_scaler=scaler, scaler_options={"init": scale})
+    with np.errstate(all="ignore"):
+        return train(NETWORK, iter([(X, LABELS)]), recipe, Plan(Rule(rate=1.0), steps=1), {"w": F32([0.0])})

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from analysis import experiment
-from tests.analysis.plants import ladders, scaling, sums, training
+from tests.analysis.plants import ladders, real_runs, scaling, sums, training
 from tests.analysis.plants.common import Cases, found, said
 from tests.analysis.plants.phrases import PHRASES
 from tests.analysis.plants.texts import SAID
 
-CASES: Cases = {**sums.CASES, **training.CASES, **ladders.CASES, **scaling.CASES}
+CASES: Cases = {**sums.CASES, **training.CASES, **ladders.CASES, **scaling.CASES, **real_runs.CASES}
 ELSEWHERE = {"e02", "e03", "e04"}  # test_verdicts_of_formats.py
 
 
