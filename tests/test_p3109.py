@@ -69,18 +69,20 @@ def differ(found: Array, right: list[int]) -> list[int]:
 
 
 # ---- conversions --------------------------------------------------------------------------------------------------------
-WIDTHS = [
-    pytest.param((3, 4, 5, 6), id="K3-6"),
-    pytest.param((7, 8), id="K7-8", marks=[] if JIT else pytest.mark.skip(reason="takes minutes")),
+WIDTHS = [  # K, and which of their numbers: every so many
+    pytest.param((3, 4, 5, 6), 1 if JIT else 3, id="K3-6"),
+    pytest.param((7, 8), 7, id="K7-8", marks=[] if JIT else pytest.mark.skip(reason="takes minutes")),
+    pytest.param((7, 8), 1, id="K7-8 whole", marks=pytest.mark.exhaustive),
 ]
 
 
 @pytest.mark.nojit
-@pytest.mark.parametrize("widths", WIDTHS)
-def test_every_value_and_gap_of_small_formats(widths: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("widths", "every"), WIDTHS)
+def test_every_value_and_gap_of_small_formats(widths: tuple[int, ...], every: int) -> None:
     """All P, signed and unsigned, finite and extended; every rounding and saturation."""
     for f in report.family(*widths):
-        data = inputs(f)[:: 1 if JIT else 3]
+        numbers, specials = inputs(f)[:-3], inputs(f)[-3:]
+        data = [*numbers[::every], *specials]
         x, drawn = floats(data), random_words(len(data))
         for mode in MODES if f.K < 8 else FEW:
             rounded = [report.round_to_precision(f, mode, X, BITS, R) for X, R in zip(data, drawn, strict=True)]
