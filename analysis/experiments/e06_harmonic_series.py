@@ -61,9 +61,11 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
     name = str(unit["format"])
     format = _format(unit)
     codes = terms(format, max(STEPS, min(2**format.precision, LONGEST)))
-    lengths, sums = partial_sums(codes, format)
+    lengths, ends = partial_sums(codes, format)
+    lost = first_lost(codes, lengths, ends, format)
+    sums = fp.decode(ends, format).astype(np.float64)
+    value = float(sums[-1])
     changed = np.flatnonzero(np.diff(sums, prepend=0))
-    lost, value = first_lost(codes, format)
     rows = pd.DataFrame({"format": name, "terms": lengths[changed], "sum": sums[changed]})
     end = {
         "format": name,
@@ -82,8 +84,8 @@ def terms(format: fp.FloatFormat, count: int) -> Codes:
     return np.asarray(fp.encode(1 / np.arange(1, count + 1, dtype=np.float64), format))
 
 
-def partial_sums(codes: Codes, format: fp.FloatFormat) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths, and the sums of so many terms: the first STEPS, then eight to an octave.
+def partial_sums(codes: Codes, format: fp.FloatFormat) -> tuple[np.ndarray, Codes]:
+    """Lengths, and the sums of so many terms, as codes: the first STEPS, then eight to an octave.
 
     The sums of a triangle's rows: what is right of the diagonal is +0, and adding that changes nothing.
     """
@@ -93,18 +95,22 @@ def partial_sums(codes: Codes, format: fp.FloatFormat) -> tuple[np.ndarray, np.n
     sums = [first[-1]]
     for start, end in zip([STEPS, *later], later, strict=False):
         sums.append(fp.sum(codes[start:end], format, initial=sums[-1]))
-    values = fp.decode(np.array([*first, *sums[1:]], format.code_dtype), format)
-    return np.array([*lengths, *later]), values.astype(np.float64)
+    return np.array([*lengths, *later]), np.array([*first, *sums[1:]], format.code_dtype)
 
 
-def first_lost(codes: Codes, format: fp.FloatFormat) -> tuple[int, float]:
-    """The number of the first term that does not move the sum (nor does any after it: they are no larger), and the sum."""
-    final = fp.sum(codes, format)
-    below, there = 0, len(codes)  # the sum of ``there`` terms is the final one, that of ``below`` terms is not
+def first_lost(codes: Codes, lengths: np.ndarray, sums: Codes, format: fp.FloatFormat) -> int:
+    """The number of the first term that does not move the sum (nor does any after it: they are no larger)."""
+    final = sums[-1]
+    reached = int(np.argmax(sums == final))
+    if not reached:
+        return 2
+    # the sum of ``there`` terms is the final one, that of ``below`` terms, ``known``, is not
+    (below, there), known = lengths[reached - 1 : reached + 1], sums[reached - 1]
     while there - below > 1:
         middle = (below + there) // 2
-        below, there = (below, middle) if fp.sum(codes[:middle], format) == final else (middle, there)
-    return there + 1, float(fp.decode(final, format))
+        further = fp.sum(codes[below:middle], format, initial=known)
+        below, there, known = (below, middle, known) if further == final else (middle, there, further)
+    return int(there) + 1
 
 
 def _neighbour(value: float, format: fp.FloatFormat) -> float:
