@@ -231,7 +231,7 @@ def draw_near(runs: pd.DataFrame, near: pd.DataFrame) -> Figure:
     ax.set_xticks(range(len(table.columns)), table.columns, rotation=30, ha="right", rotation_mode="anchor")
     ax.tick_params(length=0, labelsize=8)
     ax.grid(False)
-    ax.set(xlabel="scaler", ylabel="policy (events)")
+    ax.set(xlabel="scaler", ylabel="policy (events)", title="events explained (%)")
     return figure
 
 
