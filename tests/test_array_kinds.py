@@ -93,6 +93,8 @@ def test_an_output_of_a_subclass_is_refused() -> None:
         fp.add(CODES_2D, CODES_2D, "e4m3", out=CODES_2D.view(Metres))
     with pytest.raises(TypeError, match="out"):
         fp.matmul(VALUES_2D, VALUES_2D, engine="bf16", out=np.ma.zeros((4, 4), np.float32))
+    with pytest.raises(TypeError, match="out"):
+        fp.scaling.mx(VALUES_2D, "e4m3", out=np.ma.zeros((4, 4), np.uint8))
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn"])

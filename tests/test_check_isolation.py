@@ -173,7 +173,7 @@ def test_every_layout_is_what_it_says() -> None:
     for layout in LAYOUTS:
         view = layout.view(layout.buffer(bits).view(np.float32))
         seen = np.ascontiguousarray(view).astype("=f4").view(np.uint32).reshape(-1)
-        np.testing.assert_array_equal(seen, bits[: view.size], err_msg=layout.name)
+        np.testing.assert_array_equal(seen, bits[: 0 if layout.name == "empty" else None], err_msg=layout.name)
     shape = {layout.name: layout.view(layout.buffer(bits).view(np.float32)) for layout in LAYOUTS}
     assert shape["non-contiguous"].strides == (8,) and shape["reversed"].strides == (-4,)
     assert shape["transposed"].strides == (4, 16) and not shape["read-only"].flags.writeable

@@ -126,6 +126,15 @@ def random(size: Any) -> Array:
     return np.random.default_rng(4).random(size)
 
 
+def _halves_of_a_row(x: Array) -> Array:
+    """In the longest row of one value, the second half of the elements draws what the first did."""
+    starts = np.flatnonzero(np.diff(x, prepend=np.nan, append=np.nan) != 0)
+    longest = int(np.diff(starts).argmax())
+    row, draws = slice(starts[longest], starts[longest + 1]), random(x.shape)
+    draws[row] = np.resize(draws[row][: (draws[row].size + 1) // 2], draws[row].size)
+    return draws
+
+
 FAULTS: dict[str, tuple[Converter, str, str]] = {  # converter, name, what the report says of it
     "nearest": (lambda x: fp.quantize(x, "e4m3"), "not random", "rounds to nearest"),
     "truncates": (lambda x: rounded(x, "toward-zero"), "not random", "truncates"),
@@ -150,6 +159,7 @@ FAULTS: dict[str, tuple[Converter, str, str]] = {  # converter, name, what the r
     "one draw": (_by_draws(lambda x: np.full(x.shape, 0.27)), "one draw for all elements", "from 0.27 of a gap"),
     "by value": (_by_draws(_hashed), "draws are a function of the value", "236 of 236 values"),
     "pairs": (_by_draws(lambda x: np.repeat(random(x.size // 2 + 1), 2)[: x.size]), "correlated draws", "neighbours"),
+    "halves": (_by_draws(_halves_of_a_row), "correlated draws", "1,024 apart"),
     "a period": (_by_draws(lambda x: np.resize(random(777), x.shape)), "correlated draws", "777 apart"),
     "another variant": (stochastic(random_bits=3, stochastic="B"), "another variant than named", "variant B"),
     "more bits": (stochastic(random_bits=8), "more random bits than named", " or more"),

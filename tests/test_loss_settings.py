@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
-from fpemu.scaling import LossPolicy, loss_scaler
+from fpemu.scaling import LOSS_POLICIES, LossPolicy, loss_scaler
 
 WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("torch", {"margin": 2}, TypeError, "torch has no setting 'margin'; there are name, source, init, growth, backoff, interval"),
@@ -59,7 +60,7 @@ RIGHT: list[tuple[str, dict[str, Any]]] = [
     ("torch", {"init": 0.0}), ("torch", {"init": inf}), ("torch", {"init": 3, "growth": 1, "backoff": 1}),
     ("torch", {"init": np.float32(8), "interval": np.int64(3)}), ("static", {"interval": None}), ("torch", {"growth": 1e39}),
     ("apex", {"floor": 1.0, "at_floor": "clamp"}), ("jmp", {"floor": 2.0**15}), ("fairseq", {"tolerance": 1}), ("logmax", {"floor": 0.5}),
-    ("guided-diffusion", {"growth": 0.0, "backoff": 0.0}),
+    ("guided-diffusion", {"growth": 0.0, "backoff": 0.0}), ("guided-diffusion", {"init": 2.0**-20}),
 ]  # fmt: skip
 
 
@@ -84,3 +85,7 @@ def test_factors_are_numbers_of_their_kind() -> None:
     assert after["megatron"] == float(np.float32(3) * np.float32(1.1))
     assert after["torch"] == float(np.float32(3 * 1.1))
     assert after["megatron"] != after["torch"]
+
+
+def test_the_rows_say_what_was_read_in_their_sources(snapshot: SnapshotAssertion) -> None:
+    assert "\n".join(str(row) for row in LOSS_POLICIES.values()) == snapshot

@@ -47,6 +47,7 @@ CHANGED = {
 ALONE = (
     '"""Text 1 + 1."""', "x: int | None = None", "x = f'{a + 1}'", "X = int | float", "@lru_cache(maxsize=3)\ndef f(): ...",
     "if TYPE_CHECKING:\n    x = 1", "assert a < 1", "def f(x: Array[3]) -> Array[3]: ...", "x = zip(a, strict=True)",
+    "x = a.reshape(-1, b)",
     "with np.errstate(over='ignore'): ...", "x = 'a' + b", "from a import b", "__all__ = ['a']", "x = f(a, a)", "x = matches(a, b)", "x = _is(a, b)",
 )  # fmt: skip
 

@@ -219,11 +219,20 @@ def test_formats_are_valid_and_held_by_float64(format: FloatFormat) -> None:
 
 
 def test_formats_of_every_kind_come() -> None:
-    assert find(strategies.formats(), lambda f: True, settings=QUIET).name in FORMATS
     for wanted in (lambda f: not f.signed, lambda f: f.precision == 1, lambda f: not f.infinities and f.high_nans == 3,
-                   lambda f: f.name not in FORMATS, lambda f: not f.negative_zero and f.signed):  # fmt: skip
+                   lambda f: f.name not in FORMATS, lambda f: not f.negative_zero and f.signed,
+                   lambda f: f.name not in FORMATS and f.infinities and not f.high_nans):  # fmt: skip
         assert wanted(find(strategies.formats(), wanted, settings=QUIET))
     assert find(strategies.formats(named=True, min_bits=16), lambda f: True, settings=QUIET).bits == 16
+
+
+@pytest.mark.parametrize("least", [3, 5, 9])
+def test_formats_shrink_to_the_shortest_with_a_name(least: int) -> None:
+    """And those to the ones of the P3109 family."""
+    found = [find(strategies.formats(min_bits=least), lambda f, p=p: p(f.name), settings=QUIET) for p in
+             (lambda name: True, lambda name: name.startswith("binary"))]  # fmt: skip
+    named = [f.bits for name, f in FORMATS.items() if not name.startswith("binary") and f.bits >= least]
+    assert not found[0].name.startswith("binary") and found[0].bits == min(named) and found[1].bits == least
 
 
 def _middle_bias(format: FloatFormat) -> int:

@@ -166,7 +166,7 @@ def hypotheses(cast: Cast, source: FloatFormat | None) -> tuple[Hypothesis, ...]
 
 def _hypotheses(cast: Cast, source: FloatFormat | None) -> Iterator[Hypothesis]:
     own: Rule = partial(_rounding, cast.rounding)
-    flush = float(reference.power_of_two(-1022 if source is None else reference.smallest_normal_exponent(source)))
+    flush = _smallest_normal(source)
     rules = [((name, ""), rule) for name, rule in _rules(cast)]
     fronts = [((name, detail), front) for name, detail, front in _fronts(cast, source)]
     fates: list[tuple[tuple[str, str], Subnormals, float]] = []
@@ -190,6 +190,10 @@ def _hypotheses(cast: Cast, source: FloatFormat | None) -> Iterator[Hypothesis]:
         yield Hypothesis((name, other), cast.replace(subnormals=fate), own, front, smallest)
 
 
+def _smallest_normal(source: FloatFormat | None) -> float:
+    return float(reference.power_of_two(-1022 if source is None else reference.smallest_normal_exponent(source)))
+
+
 def _same_subnormals(target: FloatFormat, source: FloatFormat | None) -> bool:
     """Whether the subnormal inputs are just those whose results are."""
     emin = reference.smallest_normal_exponent
@@ -198,6 +202,7 @@ def _same_subnormals(target: FloatFormat, source: FloatFormat | None) -> bool:
 
 def policy(cast: Cast, source: FloatFormat | None) -> Hypothesis:
     """What the policy itself says, as a hypothesis."""
-    flush = float(reference.power_of_two(-1022 if source is None else reference.smallest_normal_exponent(source)))
     by_input = cast.subnormals is Subnormals.FLUSH_INPUT
-    return Hypothesis((), cast, partial(_rounding, cast.rounding), smallest_input=flush if by_input else 0.0)
+    return Hypothesis(
+        (), cast, partial(_rounding, cast.rounding), smallest_input=_smallest_normal(source) if by_input else 0.0
+    )

@@ -2,7 +2,7 @@
 
 Left alone, by rule, because a change there means nothing or changes only words: text (f-strings included), annotations and
 types, decorators (sizes of caches), imports, ``if TYPE_CHECKING``, assertions, the arguments of ``raise``, of warnings and of
-``np.errstate``, and the ``strict`` of ``zip``.
+``np.errstate``, the ``strict`` of ``zip``, and the -1 of a reshape, for which any negative number does.
 """
 
 from __future__ import annotations
@@ -118,6 +118,12 @@ def is_type(node: ast.expr) -> bool:
 
 def is_type_checking(test: ast.expr) -> bool:
     return ast.unparse(test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def is_rest(node: ast.AST, child: ast.AST) -> bool:
+    """Whether it is the extent of a reshape that follows from the others."""
+    negative = isinstance(child, ast.UnaryOp) and isinstance(child.op, ast.USub)
+    return negative and isinstance(node, ast.Call) and called(node) == "reshape"
 
 
 # ---- operators --------------------------------------------------------------------------------------------------------
@@ -263,7 +269,7 @@ def children(node: ast.AST) -> Iterator[ast.AST]:
         if name not in left_out:
             for child in value if isinstance(value, list) else [value]:
                 strict = isinstance(child, ast.keyword) and child.arg == "strict"
-                if isinstance(child, ast.AST) and not strict:
+                if isinstance(child, ast.AST) and not strict and not is_rest(node, child):
                     yield child
 
 
