@@ -29,7 +29,7 @@ from fpemu.formats import FORMATS, FloatFormat
 from fpemu.histogram import Band, ExponentHistogram, intersect_bands
 from fpemu.io import load, save
 from fpemu.orders import Order
-from fpemu.packing import pack, unpack
+from fpemu.packing import PackOrder, pack, unpack
 from fpemu.policies import ByZero, Cast, NaN, Overflow, Rounding, Stochastic, Subnormals
 from fpemu.stacks import STACKS, Stack
 from fpemu.stats import CastLoss, Errors, TensorStats, errors, exponent_histogram, tensor_stats
@@ -61,6 +61,7 @@ __all__ = [
     "NaN",
     "Order",
     "Overflow",
+    "PackOrder",
     "Relation",
     "Rounding",
     "Stack",

@@ -17,34 +17,18 @@ Arrays on a CUDA GPU are worked on there, with the same bits; they may meet numb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fpemu.arrays import (
-    Codes,
-    FormatLike,
-    Values,
-    as_counter,
-    as_values,
-    codes_of,
-    decode,
-    encode,
-    ml_format,
-    nan_refused,
-    refuse_subclass,
-    value_dtype_of,
-)
-from fpemu.formats import FloatFormat, as_format
+from fpemu.arrays import Codes, FormatLike, Values, as_counter, decode_part, nan_refused
+from fpemu.formats import FloatFormat
+from fpemu.operands import SLAB, Given, Operand, Sources, formats_of, given, output, slabs
 from fpemu.policies import ByZero, Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
 from fpemu.targets.dispatch import on_device
 from fpemu.targets.environment import in_default_environment
-
-Source = FloatFormat | str | None
-Sources = Source | Sequence[Source]
 
 
 class Relation(IntEnum):
@@ -394,25 +378,18 @@ def compare(
     if there is not None:
         from fpemu.targets import device_arithmetic
 
-        return device_arithmetic.relate(there, cast, _sources(source, 2), out)
-    operands, _ = opened((a, b), cast, source)
-    shape = np.broadcast_shapes(*(one.codes.shape for one in operands))
-    out = output(out, shape, np.dtype(np.int8))
+        return device_arithmetic.relate(there, cast, formats_of(source, 2), out)
+    taken, _ = given((a, b), cast, source)
+    result = output(out, np.broadcast_shapes(*(one.array.shape for one in taken)), np.dtype(np.int8))
     from fpemu.targets.host_arithmetic import relate
 
-    relate((operands[0], operands[1]), cast.subnormals is Subnormals.FLUSH_INPUT, out)
-    return out if out.ndim else out[()]
+    for (_, index), (left, right) in slabs(taken, result, SLAB):
+        relate((left, right), cast.subnormals is Subnormals.FLUSH_INPUT, result[index])
+    return result if result.ndim else result[()]
 
 
 # ---- operands and results -------------------------------------------------------------------------------------------
 POLICIES = ("rounding", "overflow", "subnormals", "nan", "random_bits", "stochastic", "via")
-
-
-class Operand(NamedTuple):
-    """Codes and their format."""
-
-    codes: Codes
-    source: FloatFormat
 
 
 def _operate(
@@ -425,31 +402,69 @@ def _operate(
     offset: int,
     out: Any,
 ) -> Any:
-    from fpemu.targets import host_arithmetic as host
-
     cast = as_cast(format, **dict(zip(POLICIES, policies, strict=True)))
     seed, offset = as_counter("seed", seed), as_counter("offset", offset)
     there = _on_gpu(operands)
     if there is not None:
         from fpemu.targets import device_arithmetic
 
-        return device_arithmetic.operate(name, there, cast, _sources(source, len(there)), seed, offset, out)
-    taken, dtype = opened(operands, cast, source)
-    shape = np.broadcast_shapes(*(one.codes.shape for one in taken))
+        return device_arithmetic.operate(name, there, cast, formats_of(source, len(there)), seed, offset, out)
+    taken, dtype = given(operands, cast, source)
+    shape = np.broadcast_shapes(*(one.array.shape for one in taken))
     result = output(out, shape, cast.format.code_dtype if dtype is None else dtype)
-    # Codes go where they are wanted; values are decoded from codes of their own.
-    codes = result if dtype is None else np.empty(shape, cast.format.code_dtype)
-
-    first = taken[0]
-    if name in ("negate", "absolute") and first.source == cast.format and cast.format.signed and cast.via is None:
-        _change_signs(first, name == "negate", codes)
+    signs = name in ("negate", "absolute")
+    most = SLAB if signs or any(one.to is not None for one in taken) else max(result.size, 1)
+    if out is not None and result.size > most and refuses_nan(cast):
+        # Nothing is written where a NaN is found: what is to be written waits as codes.
+        codes = np.empty(shape, cast.format.code_dtype)
+        _write_slabs(name, taken, cast, codes, None, most, seed, offset)
+        _settle(codes, cast.format, dtype, result, 0)
     else:
-        refused = host.operate(host.OPERATIONS[name], taken, cast, codes, seed, offset)
-        if refused is not None:
-            raise nan_refused(cast if cast.raises_on_nan else cast.via or cast, refused, shape)
-    if dtype is not None:
-        decode(codes, cast.format, dtype=dtype, out=result)
+        _write_slabs(name, taken, cast, result, dtype, most, seed, offset)
     return result if result.ndim else result[()]
+
+
+def _write_slabs(
+    name: str,
+    taken: tuple[Given, ...],
+    cast: Cast,
+    result: NDArray[Any],
+    dtype: np.dtype[Any] | None,
+    most: int,
+    seed: int,
+    offset: int,
+) -> None:
+    """Write the results of an operation, at most so many at one time, as codes or as values of a dtype."""
+    from fpemu.targets import host_arithmetic as host
+
+    first_source = taken[0].source
+    signs = name in ("negate", "absolute")
+    alone = signs and first_source == cast.format and cast.format.signed and cast.via is None
+    for (first, index), parts in slabs(taken, result, most, any_nan=not signs):
+        target = result[index]
+        codes = target if dtype is None else np.empty(target.shape, cast.format.code_dtype)
+        if alone:
+            _change_signs(parts[0], name == "negate", codes)
+        else:
+            refused = host.operate(host.OPERATIONS[name], parts, cast, codes, seed, offset + first, result.size)
+            if refused is not None:
+                whose = cast if cast.raises_on_nan else cast.via or cast
+                raise nan_refused(whose, first + refused, result.shape)
+        if dtype is not None:
+            _settle(codes, cast.format, dtype, target, result.size)
+
+
+def _settle(codes: Codes, format: FloatFormat, dtype: np.dtype[Any] | None, out: NDArray[Any], of: int) -> None:
+    """Write codes, or their values, where they are wanted."""
+    if dtype is None:
+        out[...] = codes
+    else:
+        decode_part(codes, format, out, of)
+
+
+def refuses_nan(cast: Cast) -> bool:
+    """Whether a NaN result is an error, on the way or at the end."""
+    return cast.raises_on_nan or (cast.via is not None and cast.via.raises_on_nan)
 
 
 def _on_gpu(operands: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -460,68 +475,6 @@ def _on_gpu(operands: tuple[Any, ...]) -> tuple[Any, ...] | None:
     if all(x is None for x in there):
         return None
     return tuple(x if one is None else one for x, one in zip(operands, there, strict=True))
-
-
-def opened(
-    operands: tuple[ArrayLike, ...], cast: Cast, source: Sources
-) -> tuple[tuple[Operand, ...], np.dtype[Any] | None]:
-    """The operands as codes, and the dtype of a result that is values; None where it is codes."""
-    sources = _sources(source, len(operands))
-    arrays = [as_operand(x) for x in operands]
-    are_codes = [array.dtype.kind in "iu" or ml_format(array.dtype) is not None for array in arrays]
-    taken = []
-    for array, is_code, own in zip(arrays, are_codes, sources, strict=True):
-        own = own if own is not None else ml_format(array.dtype) or cast.format
-        if is_code:
-            taken.append(Operand(*codes_of(array, own)))
-        else:
-            to = Cast(own, overflow=cast.overflow, nan=cast.nan)
-            taken.append(Operand(np.asarray(encode(array, to)), to.format))
-    if any(are_codes):
-        return tuple(taken), None
-    # (Python floats take part as NumPy lets them: they do not widen an array.)
-    strong = [array for array, x in zip(arrays, operands, strict=True) if type(x) is not float] or arrays
-    dtypes = {value_dtype_of(array.dtype, cast.format) for array in strong}
-    return tuple(taken), np.result_type(*dtypes)
-
-
-def as_operand(x: ArrayLike) -> NDArray[Any]:
-    """A NumPy array of codes or of values."""
-    if type(x) is np.ndarray:
-        return x
-    if on_device(x) is not None:
-        raise TypeError("arithmetic takes arrays on the host: copy those on a GPU first")
-    if isinstance(x, (int, np.integer)) and not isinstance(x, bool):
-        return np.asarray(x)  # one code
-    array: NDArray[Any] = as_values(x)
-    return array
-
-
-def _sources(source: Sources, count: int) -> list[FloatFormat | None]:
-    """The format of each operand, None for the default."""
-    if source is None or isinstance(source, (str, FloatFormat)):
-        return [None if source is None else as_format(source)] * count
-    if not isinstance(source, (tuple, list)):
-        raise TypeError(f"source must be a format or a sequence of formats, not {type(source).__name__}")
-    if len(source) != count:
-        raise ValueError(f"source must be one format or {count}, one for each operand, not {len(source)}")
-    return [None if one is None else as_format(one) for one in source]
-
-
-def output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The array to write to."""
-    if out is None:
-        return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
-    refuse_subclass(out, "out")
-    if out.dtype != dtype or not out.dtype.isnative:
-        raise TypeError(f"out must have dtype {dtype}, not {out.dtype}")
-    if out.shape != shape:
-        raise ValueError(f"out must have shape {shape}, not {out.shape}")
-    if not out.flags.writeable:
-        raise ValueError("out is read-only")
-    return out
 
 
 def _change_signs(x: Operand, negate: bool, out: Codes) -> None:

@@ -4,6 +4,11 @@ Inputs are float16, float32, float64 (each rounded once, never through a narrowe
 them, and arrays of ml_dtypes where that package is installed; of any shape, stride and byte order, read-only, empty
 or 0-d.  Integers, longdouble, complex and object inputs are a TypeError.
 
+PyTorch's tensors on the host are arrays too, wherever an array is taken: float16, bfloat16, float32, float64, the FP8 dtypes and
+``float4_e2m1fn_x2`` (two elements a byte along the last axis), as values or codes as those of ml_dtypes, and integers as codes.
+Their memory is shared, read only for the time of the call, and can be resized after it.  One that requires grad is taken as
+``x.detach()`` is: results are NumPy's, without a gradient.  (``fpemu.tensors`` says which are refused.)
+
 Arrays on a CUDA GPU (torch, CuPy, Numba, and others with ``__cuda_array_interface__``) are converted there, on their own
 stream, and give arrays of their own kind on the same GPU, with the same bits; torch's bfloat16 and FP8 dtypes are
 taken too.  That needs the extra ``cuda`` (numba-cuda).
@@ -18,11 +23,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.formats import FORMATS, FloatFormat, FormatName, as_format
 from fpemu.naming import formats_by_name
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast, as_random_bits
-from fpemu.targets.dispatch import on_device
+from fpemu.targets.dispatch import is_torch, on_device
 from fpemu.targets.environment import in_default_environment
+from fpemu.tensors import own_format, tensor_array
 
 if TYPE_CHECKING:
     from fpemu.targets.chain import Passes, Source
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
 
 Codes = NDArray[np.unsignedinteger[Any]]
 Values = NDArray[np.floating[Any]]
-FormatLike = Cast | FloatFormat | str
+FormatLike = Cast | FormatName
 SourceType = np.dtype[Any] | FloatFormat  # of inputs: a NumPy dtype, or the format of a dtype NumPy does not have
 
 
@@ -116,7 +122,7 @@ def quantize(
 
 def decode(
     codes: ArrayLike,
-    format: FloatFormat | str | None = None,
+    format: FormatName | None = None,
     *,
     dtype: DTypeLike | None = None,
     out: Values | None = None,
@@ -145,7 +151,7 @@ def cast(
     codes: ArrayLike,
     *,
     target: FormatLike,
-    source: FloatFormat | str | None = None,
+    source: FormatName | None = None,
     rounding: Rounding | str | None = None,
     overflow: Overflow | str | None = None,
     subnormals: Subnormals | str | None = None,
@@ -270,8 +276,11 @@ def _cast_of(format: FormatLike, policies: tuple[Any, ...]) -> Cast:
     return as_cast(format, **dict(zip(_POLICIES, policies, strict=True)))
 
 
-def _convert(to: Conversion, array: Any, out: Any, seed: int, offset: int) -> Any:
-    """Run a conversion; a 0-d result on the host is returned as a scalar, as NumPy's functions do."""
+def _convert(to: Conversion, array: Any, out: Any, seed: int, offset: int, of: int = 0) -> Any:
+    """Run a conversion; a 0-d result on the host is returned as a scalar, as NumPy's functions do.
+
+    ``of``: elements of the whole of which this is a part.
+    """
     from fpemu.targets import host
 
     if type(seed) is not int or type(offset) is not int or seed >> 64 or offset >> 64:
@@ -290,9 +299,33 @@ def _convert(to: Conversion, array: Any, out: Any, seed: int, offset: int) -> An
         index = host.first_nan(bits, to.source)
         if index is not None:
             raise nan_refused(to.refuses_nan, index, bits.shape)
-    steps = to.small if bits.size < host.FREEZE_FROM else host.steps_of(to.passes, True)
+    steps = to.small if max(bits.size, of) < host.FREEZE_FROM else host.steps_of(to.passes, True)
     host.convert(steps, bits, out.view(_UNSIGNED[out.itemsize]), seed, offset)
     return out if out.ndim else out[()]
+
+
+_NONE_GIVEN = (None,) * len(_POLICIES)
+
+
+def encode_part(array: NDArray[Any], cast: Cast, of: int) -> Codes:
+    """``encode`` of a part of ``of`` elements, whose NaNs have been looked at."""
+    to = _encoding(np.ndarray, array.dtype, cast, _NONE_GIVEN)._replace(refuses_nan=None)
+    return np.asarray(_convert(to, array, None, 0, 0, of))
+
+
+def decode_part(codes: Codes, format: FloatFormat, out: Values, of: int) -> None:
+    """``decode`` of a part of ``of`` elements."""
+    _convert(decoding(np.ndarray, format, out.dtype), codes, out, 0, 0, of)
+
+
+def first_refused(array: NDArray[Any], cast: Cast) -> None:
+    """ValueError for the first NaN that a cast does not take."""
+    from fpemu.targets import host
+
+    to = _encoding(np.ndarray, array.dtype, cast, _NONE_GIVEN)
+    index = None if to.refuses_nan is None else host.first_nan(array.view(to.bits), to.source)
+    if index is not None:
+        raise nan_refused(cast, index, array.shape)
 
 
 def as_counter(name: str, number: Any) -> int:
@@ -318,7 +351,7 @@ def _source_of(dtype: SourceType) -> tuple[Source, np.dtype[Any]]:
 
     if isinstance(dtype, FloatFormat):
         return dtype, dtype.code_dtype
-    source = SOURCES.get(dtype if dtype.isnative else dtype.newbyteorder("=")) or ml_format(dtype)
+    source = SOURCES.get(dtype if dtype.isnative else dtype.newbyteorder("=")) or own_format(dtype)
     if source is None:
         raise TypeError(_no_float(dtype))
     return source, _UNSIGNED[dtype.itemsize].newbyteorder(dtype.byteorder)
@@ -333,19 +366,28 @@ def as_values(x: ArrayLike) -> Any:
 
 
 def as_plain(x: ArrayLike, what: str) -> NDArray[Any]:
-    """A plain NumPy array of what is given on the host.
+    """A plain NumPy array of what is given on the host; of a tensor as ``tensor_array`` has it.
 
     A subclass says more of its elements than their values (which of them are masked, in which unit they are); a result could not,
     so it is a TypeError.  (A memory map says where they lie, no more.)
     """
-    refuse_subclass(x)
-    if isinstance(x, (list, tuple)):
-        for element in x:
-            refuse_subclass(element)
+    x = _element(x)
     try:
         return np.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{type(x).__name__} is not an array of {what}: {error}") from None
+
+
+def _element(x: Any) -> Any:
+    """A number, an array or a tensor, alone or in lists: arrays of tensors, and no subclass."""
+    if type(x) is float:
+        return x
+    if isinstance(x, (list, tuple)):
+        return [_element(one) for one in x]
+    if is_torch(x):
+        return tensor_array(x)
+    refuse_subclass(x)
+    return x
 
 
 def refuse_subclass(x: object, name: str = "x") -> None:
@@ -371,17 +413,30 @@ def _no_float(dtype: np.dtype[Any]) -> str:
     return f"values of dtype {dtype} are not taken: {advice}"
 
 
-def ml_format(dtype: np.dtype[Any]) -> FloatFormat | None:
-    """The format of an ml_dtypes dtype, or None for other dtypes."""
-    return FORMATS.get(dtype.name) if dtype.type.__module__.startswith("ml_dtypes") else None
-
-
-def as_ml_dtype(codes: Codes, format: FloatFormat | str) -> NDArray[Any]:
+def as_ml_dtype(codes: Codes, format: FormatName) -> NDArray[Any]:
     """A view of codes as the ml_dtypes dtype (or NumPy's float16 or float32) of their format, sharing memory.
 
-    Raises ValueError for a format that has none, or where ml_dtypes is not installed (``pip install ml_dtypes``).
+    (Of a tensor, and of elements whose bytes are swapped, it is a copy.)
+
+    Raises
+    ------
+    TypeError: integers of another width than the format's ``code_dtype``, of which there is no such view.
+    ValueError: a format that has none, or ml_dtypes is not installed (``pip install ml_dtypes``).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_ml_dtype(np.array([0x38, 0xB8], np.uint8), "e4m3").astype(np.float32).tolist()
+    [1.0, -1.0]
     """
-    bits, source = codes_of(codes, format)
+    array = codes if type(codes) is np.ndarray else _code_array(codes)
+    bits, source = codes_of(array, format)
+    if array.dtype.itemsize != bits.dtype.itemsize:
+        raise TypeError(
+            f"a view of {array.dtype} as codes of {source.name} would be a copy: pass codes.astype(np.{source.code_dtype})"
+        )
+    if is_torch(codes):
+        bits = bits.copy()  # (what outlives the call must not depend on a storage that can be resized)
     if source.name in ("float16", "float32"):
         return bits.view(source.name)
     try:
@@ -394,7 +449,7 @@ def as_ml_dtype(codes: Codes, format: FloatFormat | str) -> NDArray[Any]:
     return bits.view(dtype)
 
 
-def _codes(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Any, FloatFormat]:
+def _codes(codes: ArrayLike, format: FormatName | None) -> tuple[Any, FloatFormat]:
     """``codes_of``, and the same of arrays on a GPU."""
     there = None if type(codes) is np.ndarray else on_device(codes)
     if there is None:
@@ -406,7 +461,7 @@ def _codes(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Any, Flo
     return checked_codes(there, source), source
 
 
-def _format_of_codes(own: FloatFormat | None, format: FloatFormat | str | None) -> FloatFormat:
+def _format_of_codes(own: FloatFormat | None, format: FormatName | None) -> FloatFormat:
     """The format of codes from that of their dtype, if it has one, and the one that is named, if any."""
     if own is not None:
         if format is not None and as_format(format) != own:
@@ -417,10 +472,10 @@ def _format_of_codes(own: FloatFormat | None, format: FloatFormat | str | None) 
     return as_format(format)
 
 
-def codes_of(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Codes, FloatFormat]:
+def codes_of(codes: ArrayLike, format: FormatName | None) -> tuple[Codes, FloatFormat]:
     """Codes in the dtype of their format, checked against its width."""
     array = codes if type(codes) is np.ndarray else _code_array(codes)
-    own = ml_format(array.dtype)
+    own = own_format(array.dtype)
     source = _format_of_codes(own, format)
     if own is not None:
         bits = array.view(_UNSIGNED[array.dtype.itemsize].newbyteorder(array.dtype.byteorder))
@@ -435,6 +490,8 @@ def codes_of(codes: ArrayLike, format: FloatFormat | str | None) -> tuple[Codes,
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >> source.bits:
             raise ValueError(f"{source.name} has codes 0 to {(1 << source.bits) - 1:#x}; found {low} to {high:#x}")
+    if array.dtype.itemsize == source.code_dtype.itemsize and array.dtype.isnative:
+        return array.view(source.code_dtype), source
     return array.astype(source.code_dtype, copy=False), source
 
 

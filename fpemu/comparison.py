@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpemu import pairs
 from fpemu.arrays import bits_of, decode
-from fpemu.formats import FloatFormat, as_format
+from fpemu.formats import FloatFormat, FormatName, as_format
 from fpemu.kernels.spec import Lane
 from fpemu.moments import Moments
 from fpemu.pairs import Pair
@@ -170,7 +170,7 @@ class Errors:
 
 
 @in_default_environment
-def errors(reference: ArrayLike, x: ArrayLike, *, format: FloatFormat | str | None = None) -> Errors:
+def errors(reference: ArrayLike, x: ArrayLike, *, format: FormatName | None = None) -> Errors:
     """How far ``x`` lies from ``reference``: SQNR, relative RMS, bias, cosine, gain, largest error in ulps.
 
     Parameters

@@ -19,10 +19,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ldexp
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
+from fpemu.dtypes import DType, dtype_name
 from fpemu.targets.environment import in_default_environment
 
 FLOAT64_PRECISION, FLOAT64_EMIN, FLOAT64_EMAX = 53, -1022, 1023
@@ -383,6 +384,9 @@ ALIASES: Mapping[str, str] = {
 }
 
 
+FormatName = FloatFormat | str | DType  # what as_format takes
+
+
 class Catalogue(Mapping[str, FloatFormat]):
     """Read-only mapping from names and aliases to formats; iteration gives canonical names only."""
 
@@ -420,16 +424,28 @@ class Catalogue(Mapping[str, FloatFormat]):
 FORMATS: Mapping[str, FloatFormat] = Catalogue(_catalogue(), ALIASES)
 
 
-def as_format(format: FloatFormat | str) -> FloatFormat:
-    """The format itself, or the one of that name.
+def as_format(format: FormatName) -> FloatFormat:
+    """The format itself, or the one of that name, or of a dtype of NumPy, ml_dtypes or torch.
 
     Raises ValueError for an unknown name (it lists what is valid) and TypeError for anything else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_format("bf16").name, as_format("torch.float8_e5m2").name, as_format(np.float16).name
+    ('bfloat16', 'float8_e5m2', 'float16')
     """
     if isinstance(format, FloatFormat):
         return format
-    if isinstance(format, str):
-        try:
-            return FORMATS[format]
-        except KeyError as error:
-            raise ValueError(error.args[0]) from None
-    raise TypeError(f"a format is a name or a FloatFormat, not {type(format).__name__}")
+    name = dtype_name(format)
+    if name is None:
+        raise TypeError(f"a format is a name, a FloatFormat or a dtype, not {type(format).__name__}")
+    try:
+        return FORMATS[name]
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
+
+
+def is_format(x: object) -> TypeGuard[FormatName]:
+    """Whether this names one format, and not several."""
+    return isinstance(x, FloatFormat) or dtype_name(x) is not None

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpemu import pairs
 from fpemu.arrays import as_plain
-from fpemu.formats import FloatFormat, as_format
+from fpemu.formats import FloatFormat, FormatName, as_format
 from fpemu.policies import Rounding
 from fpemu.targets.environment import in_default_environment
 
@@ -129,7 +129,7 @@ class ExponentHistogram:
     # ---- what a loss scale loses ------------------------------------------------------------------------------------
     def lost_to_zero(
         self,
-        format: FloatFormat | str,
+        format: FormatName,
         scale_exponents: ArrayLike,
         rounding: Rounding | str = Rounding.NEAREST_EVEN,
     ) -> Shares:
@@ -172,7 +172,7 @@ class ExponentHistogram:
             "of_energy": _each(lambda part: min(pairs.ratio(part, self._energy), 1.0), energy),
         }
 
-    def subnormal_bounds(self, format: FloatFormat | str, scale_exponents: ArrayLike) -> Shares:
+    def subnormal_bounds(self, format: FormatName, scale_exponents: ArrayLike) -> Shares:
         """Bounds on the share of the non-zeros that nearest-even makes subnormal: ``lower`` and ``upper`` for each k.
 
         The values just below the smallest normal that round up to it share a binade with others that do not.  Every
@@ -187,7 +187,7 @@ class ExponentHistogram:
             "upper": _share(np.maximum(perhaps - lost, 0), self.nonzero),
         }
 
-    def saturated_bounds(self, format: FloatFormat | str, scale_exponents: ArrayLike) -> Shares:
+    def saturated_bounds(self, format: FormatName, scale_exponents: ArrayLike) -> Shares:
         """Bounds on the share of the non-zeros that overflow: ``lower`` and ``upper`` for each k."""
         target, k = _target(format), _integers(scale_exponents)
         below_top, _ = self._below(target.emax - k, True)
@@ -197,7 +197,7 @@ class ExponentHistogram:
             "upper": _share(self.nonzero - below_top, self.nonzero),
         }
 
-    def band(self, format: FloatFormat | str, energy_lost: float = 1e-3) -> Band:
+    def band(self, format: FormatName, energy_lost: float = 1e-3) -> Band:
         """Scales at which nearest-even rounds at most ``energy_lost`` of the energy to zero and nothing overflows.
 
         Both ends are exact for this tensor: the lower from the histogram, the upper from ``amax``.  One without non-zeros is
@@ -276,7 +276,7 @@ def merge_histograms(parts: Sequence[ExponentHistogram]) -> ExponentHistogram:
 
 
 @in_default_environment
-def highest_scale(amax: float, format: FloatFormat | str) -> int | None:
+def highest_scale(amax: float, format: FormatName) -> int | None:
     """The largest k for which amax * 2**k does not overflow when rounded to nearest even; None for amax = 0.
 
     Overflow begins at the middle of the largest finite value and the next that an unbounded exponent would give: the
@@ -306,7 +306,7 @@ def _middle_overflows(target: FloatFormat) -> bool:
     return bool(target.max_code & 1) if target.ties == "code" or target.precision > 1 else True
 
 
-def _target(format: FloatFormat | str) -> FloatFormat:
+def _target(format: FormatName) -> FloatFormat:
     target = as_format(format)
     if not target.has_zero:
         raise ValueError(f"{target.name} has no zero, so nothing is lost to it")

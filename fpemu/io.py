@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 
 from fpemu.arrays import Codes
 from fpemu.arrays import codes_of as codes_of
-from fpemu.formats import FORMATS, FloatFormat
+from fpemu.formats import FORMATS, FloatFormat, FormatName
 
 VERSION = 1
 CODES, FORMAT = "codes.npy", "format.npy"
@@ -36,7 +36,7 @@ _IDENTITY_LIMIT = 1 << 16  # bytes; an identity takes a few hundred
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError)
 
 
-def save(file: str | os.PathLike[str], codes: ArrayLike, format: FloatFormat | str | None = None) -> None:
+def save(file: str | os.PathLike[str], codes: ArrayLike, format: FormatName | None = None) -> None:
     """Write codes with their format's identity, whole or not at all.
 
     Parameters

@@ -1,8 +1,9 @@
 """Codes narrower than a byte, packed without gaps: two FP4 codes a byte, four FP6 codes in three bytes.
 
-The order is little-endian throughout: the codes of a row form one stream of bits, the first code in the lowest bits
-of the first byte.  So the first of two FP4 codes is the low nibble, as in CUDA's ``__nv_fp4x2_e2m1`` and the ``x2``
-dtypes of PyTorch; FP6 continues the same rule, which OCP MX v1.0 leaves open.
+The codes of a row form one stream of bits.  By default it is little-endian throughout: the first code lies in the lowest
+bits of the first byte.  So the first of two FP4 codes is the low nibble, as in CUDA's ``__nv_fp4x2_e2m1`` and the ``x2``
+dtypes of PyTorch; FP6 continues the same rule, which OCP MX v1.0 leaves open.  ``high-first`` is the same from the other
+end: the first code in the highest bits of the first byte, so in the high nibble.
 """
 
 from __future__ import annotations
@@ -15,16 +16,29 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpemu.arrays import Codes, as_plain
 from fpemu.arrays import codes_of as codes_of
-from fpemu.formats import FloatFormat, as_format
+from fpemu.formats import FloatFormat, FormatName, as_format
+from fpemu.policies import Policy
+from fpemu.targets.dispatch import is_torch
+from fpemu.tensors import tensor_array
 
 
-def pack(codes: ArrayLike, format: FloatFormat | str | None = None) -> NDArray[np.uint8]:
+class PackOrder(Policy):
+    """Where the first of several codes lies in its byte."""
+
+    LOW_FIRST = "low-first"  #: in the lowest bits; for FP4 the low nibble (CUDA, PyTorch). The default
+    HIGH_FIRST = "high-first"  #: in the highest bits; for FP4 the high nibble
+
+
+def pack(
+    codes: ArrayLike, format: FormatName | None = None, *, order: PackOrder | str = PackOrder.LOW_FIRST
+) -> NDArray[np.uint8]:
     """Codes of fewer than 8 bits packed along the last axis.
 
     Parameters
     ----------
     codes: integers of shape (..., n), or an ml_dtypes array, which brings its own format.
     format: what they are codes of, 2 to 7 bits wide.
+    order: ``low-first`` or ``high-first``, see ``PackOrder``.
 
     Returns
     -------
@@ -32,8 +46,17 @@ def pack(codes: ArrayLike, format: FloatFormat | str | None = None) -> NDArray[n
 
     Raises
     ------
-    TypeError, ValueError: codes that are not integers or lie beyond the format; 0-d codes; a format of 8 bits or more.
+    TypeError, ValueError: codes that are not integers or lie beyond the format; 0-d codes; a format of 8 bits or more; an
+        unknown order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> codes = np.array([0x1, 0xA, 0x7], np.uint8)
+    >>> [hex(byte) for byte in pack(codes, "e2m1")], [hex(byte) for byte in pack(codes, "e2m1", order="high-first")]
+    (['0xa1', '0x7'], ['0x1a', '0x70'])
     """
+    order = PackOrder(order)
     array, source = codes_of(codes, format)
     group, width = _group(source)
     if array.ndim == 0:
@@ -46,24 +69,27 @@ def pack(codes: ArrayLike, format: FloatFormat | str | None = None) -> NDArray[n
         whole[..., :count] = array
     whole = whole.reshape(*array.shape[:-1], groups, group)
 
-    # A group of codes is one little-endian integer, and its bytes are the result.
+    # A group of codes is one integer, and its bytes are the result.
     word = np.zeros(whole.shape[:-1], _word_dtype(width))
-    for i in range(group):
-        word |= whole[..., i].astype(word.dtype) << word.dtype.type(i * source.bits)
+    for i, shift in enumerate(_shifts(group, source.bits, order)):
+        word |= whole[..., i].astype(word.dtype) << word.dtype.type(shift)
     packed = np.empty((*word.shape, width), np.uint8)
-    for i in range(width):
-        packed[..., i] = word >> word.dtype.type(8 * i) & word.dtype.type(0xFF)
+    for i, shift in enumerate(_shifts(width, 8, order)):
+        packed[..., i] = word >> word.dtype.type(shift) & word.dtype.type(0xFF)
     return packed.reshape(*array.shape[:-1], groups * width)[..., : packed_bytes(count, source)]
 
 
-def unpack(packed: ArrayLike, format: FloatFormat | str, count: int | None = None) -> NDArray[np.uint8]:
+def unpack(
+    packed: ArrayLike, format: FormatName, count: int | None = None, *, order: PackOrder | str = PackOrder.LOW_FIRST
+) -> NDArray[np.uint8]:
     """The codes that ``pack`` packed.
 
     Parameters
     ----------
-    packed: uint8 of shape (..., bytes).
+    packed: uint8 of shape (..., bytes), or a tensor of ``float4_e2m1fn_x2``.
     format: what the codes are of, 2 to 7 bits wide.
     count: how many codes a row holds; default all that fit, which after ragged rows may be too many.
+    order: in which they were packed.
 
     Returns
     -------
@@ -72,11 +98,12 @@ def unpack(packed: ArrayLike, format: FloatFormat | str, count: int | None = Non
     Raises
     ------
     TypeError: ``packed`` is not uint8, ``count`` not an int.
-    ValueError: a row of ``count`` codes has another number of bytes, or bits that are not zero after its last code.
+    ValueError: an unknown order; a row of ``count`` codes has another number of bytes, or bits that are not zero after its last code.
     """
     source = as_format(format)
     group, width = _group(source)
-    array = as_plain(packed, "packed codes")
+    order = PackOrder(order)
+    array = tensor_array(packed, packed=True) if is_torch(packed) else as_plain(packed, "packed codes")
     if array.dtype != np.uint8:
         raise TypeError(f"packed codes are uint8, not {array.dtype}")
     if array.ndim == 0:
@@ -98,18 +125,18 @@ def unpack(packed: ArrayLike, format: FloatFormat | str, count: int | None = Non
         whole[..., :size] = array
     whole = whole.reshape(*array.shape[:-1], groups, width)
     word = np.zeros(whole.shape[:-1], _word_dtype(width))
-    for i in range(width):
-        word |= whole[..., i].astype(word.dtype) << word.dtype.type(8 * i)
+    for i, shift in enumerate(_shifts(width, 8, order)):
+        word |= whole[..., i].astype(word.dtype) << word.dtype.type(shift)
     codes = np.empty((*word.shape, group), np.uint8)
-    for i in range(group):
-        codes[..., i] = word >> word.dtype.type(i * source.bits) & word.dtype.type((1 << source.bits) - 1)
+    for i, shift in enumerate(_shifts(group, source.bits, order)):
+        codes[..., i] = word >> word.dtype.type(shift) & word.dtype.type((1 << source.bits) - 1)
     codes = codes.reshape(*array.shape[:-1], groups * group)
     if codes[..., count:].any():
         raise ValueError(f"bits after the last of {count} codes of {source.name} are not zero: is count right?")
     return codes[..., :count]
 
 
-def packed_bytes(count: int, format: FloatFormat | str) -> int:
+def packed_bytes(count: int, format: FormatName) -> int:
     """How many bytes a row of ``count`` packed codes takes."""
     return -(-count * as_format(format).bits // 8)
 
@@ -120,6 +147,12 @@ def _group(format: FloatFormat) -> tuple[int, int]:
         raise ValueError(f"{format.name} has {format.bits} bits; only codes narrower than a byte are packed")
     common = gcd(format.bits, 8)
     return 8 // common, format.bits // common
+
+
+def _shifts(count: int, bits: int, order: PackOrder) -> range:
+    """Where so many parts of so many bits lie in their integer, from the first to the last."""
+    places = range(0, count * bits, bits)
+    return places if order is PackOrder.LOW_FIRST else places[::-1]
 
 
 def _word_dtype(width: int) -> np.dtype[Any]:

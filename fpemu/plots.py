@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fpemu.formats import FORMATS, Catalogue, FloatFormat, as_format
+from fpemu.formats import FORMATS, Catalogue, FloatFormat, FormatName, as_format
 from fpemu.histogram import ExponentHistogram
 from fpemu.stats import TensorStats
 from fpemu.targets.environment import in_default_environment
@@ -45,7 +45,7 @@ class Window(NamedTuple):
 
 
 @in_default_environment
-def window(format: FloatFormat | str, scale: float = 1.0) -> Window:
+def window(format: FormatName, scale: float = 1.0) -> Window:
     """The window of a format, moved by a scale, from its facts; for nearest rounding.
 
     Zero ends half way to the smallest value; overflow begins half way from the largest finite value to what an
@@ -61,7 +61,7 @@ def window(format: FloatFormat | str, scale: float = 1.0) -> Window:
 @in_default_environment
 def exponent_histogram(
     tensor: ExponentHistogram | TensorStats,
-    formats: Sequence[FloatFormat | str] = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
+    formats: Sequence[FormatName] = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
     *,
     scale: float | None = None,
     title: str = "",
@@ -73,7 +73,7 @@ def exponent_histogram(
 @in_default_environment
 def exponent_histograms(
     tensors: Mapping[str, ExponentHistogram | TensorStats],
-    formats: Sequence[FloatFormat | str] = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
+    formats: Sequence[FormatName] = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
     *,
     scale: float | None = None,
 ) -> Figure:
@@ -230,7 +230,7 @@ def _mark_ticks(axes: Axes, view: View) -> None:
     axes.set_xticks([int(tick) for tick in ticks if view.low <= tick <= view.high])
 
 
-def short_name(format: FloatFormat | str) -> str:
+def short_name(format: FormatName) -> str:
     """The first alias of a catalogue format where it has one, else its name."""
     assert isinstance(FORMATS, Catalogue)
     target = as_format(format)

@@ -15,7 +15,7 @@ from functools import cached_property
 from operator import index
 from typing import TYPE_CHECKING, Any, Self
 
-from fpemu.formats import FloatFormat, as_format
+from fpemu.formats import FloatFormat, FormatName, as_format
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,7 +170,7 @@ class Cast:
 
     def __init__(
         self,
-        format: FloatFormat | str,
+        format: FormatName,
         rounding: Rounding | str = Rounding.NEAREST_EVEN,
         overflow: Overflow | str = Overflow.IEEE,
         subnormals: Subnormals | str = Subnormals.KEEP,
@@ -178,7 +178,7 @@ class Cast:
         nan_code: int | None = None,
         random_bits: int = 32,
         stochastic: Stochastic | str = Stochastic.A,
-        via: Cast | FloatFormat | str | None = None,
+        via: Cast | FormatName | None = None,
     ) -> None:
         parsed = {
             "format": as_format(format),
@@ -339,7 +339,7 @@ _DIRECTED: dict[Rounding, Callable[[Cast, bool, int, int], int]] = {
 }
 
 
-def as_cast(format: Cast | FloatFormat | str, **policies: Any) -> Cast:
+def as_cast(format: Cast | FormatName, **policies: Any) -> Cast:
     """A Cast from a format or name and policies; a Cast is returned as it is, with ``policies`` replaced.
 
     Policies that are None count as not given.

@@ -23,7 +23,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from fpemu.formats import FloatFormat, as_format
+from fpemu.formats import FloatFormat, FormatName, as_format
 from fpemu.naming import formats_by_name
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
 from fpemu.targets.environment import in_default_environment
@@ -109,7 +109,7 @@ def place(magnitude: Fraction, format: FloatFormat) -> Gap | None:
 
 # ---- codes to values ------------------------------------------------------------------------------------------------
 @in_default_environment
-def value(code: int, format: FloatFormat | str) -> Real:
+def value(code: int, format: FormatName) -> Real:
     """What a code means: a Fraction, or the float nan, inf, -inf or -0.0.
 
     A NaN bears the sign of its code where the format has NaNs of both signs.  Raises ValueError for a code beyond the
@@ -179,7 +179,7 @@ def is_negative(real: Real) -> bool:
 
 
 @in_default_environment
-def neighbours(x: object, format: FloatFormat | str) -> tuple[Real | None, Real | None]:
+def neighbours(x: object, format: FormatName) -> tuple[Real | None, Real | None]:
     """The greatest value of the format that is <= x and the smallest that is >= x; x twice if it is one of them.
 
     Infinities count as values; None where there is no value on that side.  Raises ValueError for NaN.
@@ -408,10 +408,10 @@ class Explanation:
 @formats_by_name('reference.encode(x, "e4m3", source="float32")', 3)
 def encode(
     x: object,
-    cast: Cast | FloatFormat | str,
+    cast: Cast | FormatName,
     random_word: int | None = None,
     *,
-    source: FloatFormat | str | None = None,
+    source: FormatName | None = None,
 ) -> int:
     """The code of a value.
 
@@ -435,10 +435,10 @@ def encode(
 @formats_by_name('reference.explain(x, "e4m3", source="float32")', 3)
 def explain(
     x: object,
-    cast: Cast | FloatFormat | str,
+    cast: Cast | FormatName,
     random_word: int | None = None,
     *,
-    source: FloatFormat | str | None = None,
+    source: FormatName | None = None,
 ) -> Explanation:
     """``encode`` with the steps taken.  Parameters and errors as there."""
     cast, real = as_cast(cast), as_real(x)
@@ -452,7 +452,7 @@ def explain(
     return Explanation(real, code, value(code, cast.format), gap, rule, lower, upper)
 
 
-def _source_emin(x: object, source: FloatFormat | str | None) -> int | None:
+def _source_emin(x: object, source: FormatName | None) -> int | None:
     """The exponent of the smallest normal value of the source; None where it has no subnormals."""
     if source is None:
         return {np.float16: -14, np.float32: -126, np.float64: -1022, float: -1022}.get(type(x))

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from fpemu.formats import FloatFormat, as_format
+from fpemu.formats import FloatFormat, FormatName, as_format
 from fpemu.policies import Cast, Rounding, Subnormals, as_cast
 from fpemu.reference import Real, encode, is_negative, power_of_two, smallest_normal_exponent, value
 from fpemu.targets.environment import in_default_environment
@@ -24,9 +24,9 @@ ROOT_BITS = 128  #: bits of a root beyond its leading one, more than precision a
 def operate(
     operation: str,
     codes: Sequence[int],
-    cast: Cast | FloatFormat | str,
+    cast: Cast | FormatName,
     *,
-    sources: Sequence[FloatFormat | str] | None = None,
+    sources: Sequence[FormatName] | None = None,
     random_word: int | None = None,
 ) -> int:
     """The code of an operation's result.
@@ -208,9 +208,9 @@ def compare(a: Real, b: Real) -> int:
 
 def accumulate(
     terms: Sequence[Sequence[int]],
-    cast: Cast | FloatFormat | str,
+    cast: Cast | FormatName,
     *,
-    sources: Sequence[FloatFormat | str],
+    sources: Sequence[FormatName],
     order: str = "sequential",
     chunk: int = 0,
     product: Cast | None = None,

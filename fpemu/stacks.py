@@ -14,7 +14,8 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.dtypes import dtype_name
+from fpemu.formats import FORMATS, FloatFormat, FormatName, as_format
 from fpemu.naming import formats_by_name
 from fpemu.policies import Cast
 
@@ -54,7 +55,7 @@ class Stack:
     rows: tuple[Row, ...]
 
     @formats_by_name('stack.cast(target="e4m3", source="float64")', 2)
-    def cast(self, target: FloatFormat | str, *, source: FloatFormat | str = "float32") -> Cast:
+    def cast(self, target: FormatName, *, source: FormatName = "float32") -> Cast:
         """What the stack does to a target from a source, which goes by name.
 
         Raises ValueError, listing what is covered, for a pair that the stack does not offer or no Cast describes, and
@@ -66,12 +67,12 @@ class Stack:
         return Cast(row.format or _name(target), **row.policies)
 
     @formats_by_name('stack.note(target="e4m3", source="float64")', 2)
-    def note(self, target: FloatFormat | str, *, source: FloatFormat | str = "float32") -> str:
+    def note(self, target: FormatName, *, source: FormatName = "float32") -> str:
         """What a user should know of that conversion; ValueError as for ``cast``."""
         return self.row(target, source=source).note
 
     @formats_by_name('stack.row(target="e4m3", source="float64")', 2)
-    def row(self, target: FloatFormat | str, *, source: FloatFormat | str = "float32") -> Row:
+    def row(self, target: FormatName, *, source: FormatName = "float32") -> Row:
         """The row of a pair; ValueError where the stack has none."""
         to, of = _name(target), _name(source)
         found = self._index.get((of, to))
@@ -95,8 +96,8 @@ class Stack:
         return len(self._index)
 
 
-def _name(format: FloatFormat | str) -> str:
-    if isinstance(format, str) and format.strip().lower() in ("float64", "fp64", "double"):
+def _name(format: FormatName) -> str:
+    if str(dtype_name(format)).lower() in ("float64", "fp64", "double"):
         return "float64"
     return as_format(format).name
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from fpemu import pairs
 from fpemu.arrays import FormatLike, as_counter, bits_of
 from fpemu.comparison import Errors, errors
-from fpemu.formats import FloatFormat
+from fpemu.formats import is_format
 from fpemu.histogram import ExponentHistogram
 from fpemu.moments import Moments
 from fpemu.pairs import Pair
@@ -263,9 +263,12 @@ def tensor_stats(x: ArrayLike, formats: FormatLike | Sequence[FormatLike], scale
     TypeError, ValueError: as ``encode``, but for NaNs; a scale that is not positive and finite, or that moves a format
         to where its values are subnormal in float64; a format of more than 24 significant bits; a Cast with ``via``.
     """
-    if not isinstance(formats, (str, FloatFormat, Cast, Iterable)):
+    if isinstance(formats, Cast) or is_format(formats):
+        wanted = [formats]
+    elif isinstance(formats, Iterable):
+        wanted = list(formats)
+    else:
         raise TypeError(f"formats are a format or several, not {type(formats).__name__}")
-    wanted = [formats] if isinstance(formats, (str, FloatFormat, Cast)) else list(formats)
     casts = tuple(as_cast(format) for format in wanted)
     for cast in casts:
         if cast.via is not None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fpemu.arithmetic import POLICIES, Operand, Source, Sources, opened, output
+from fpemu.arithmetic import POLICIES
 from fpemu.arrays import Codes, FormatLike, Values, as_counter, decode, nan_refused
+from fpemu.operands import Operand, Source, Sources, opened, output
 from fpemu.orders import KAHAN, Order, as_order
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic, Subnormals, as_cast
 from fpemu.targets.environment import in_default_environment

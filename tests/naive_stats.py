@@ -17,9 +17,9 @@ import numpy as np
 
 import fpemu as fp
 from fpemu import Cast, FloatFormat, Overflow, Rounding, Subnormals, reference
-from fpemu.arrays import ml_format
 from fpemu.policies import as_cast
 from fpemu.reference import floor_log2, power_of_two
+from fpemu.tensors import own_format
 
 Array = np.ndarray[Any, Any]
 ZERO = Fraction(0)
@@ -56,7 +56,7 @@ def square_root(exact: Fraction) -> Fraction:
 # ---- the inputs ------------------------------------------------------------------------------------------------------
 def values_of(x: Array) -> list[reference.Real]:
     """The elements in C order, exactly; what is no rational (-0.0 too) as a float."""
-    format = ml_format(x.dtype)
+    format = own_format(x.dtype)
     if format is not None:
         return [reference.value(int(code), format) for code in x.reshape(-1).view(f"u{x.itemsize}")]
     return [reference.as_real(v) for v in x.reshape(-1).astype(np.float64).tolist()]
@@ -64,7 +64,7 @@ def values_of(x: Array) -> list[reference.Real]:
 
 def source_emin(x: Array) -> int | None:
     """Exponent of the smallest normal number of a dtype; None where it has no subnormals."""
-    format = ml_format(x.dtype)
+    format = own_format(x.dtype)
     if format is not None:
         return reference.smallest_normal_exponent(format) if format.subnormals else None
     return {2: -14, 4: -126, 8: -1022}[x.dtype.itemsize]

@@ -13,42 +13,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from verbs import CODE_VERBS, VALUE_VERBS
 
 import fpemu as fp
-from fpemu import scaling
 
 # ---- what an array says beside its values ---------------------------------------------------------------------------
-VALUE_VERBS: dict[str, Callable[[Any], Any]] = {
-    "encode": lambda x: fp.encode(x, "e4m3"),
-    "quantize": lambda x: fp.quantize(x, "e4m3"),
-    "add": lambda x: fp.add(x, x, "fp16"),
-    "fma": lambda x: fp.fma(x, 1.0, 1.0, "fp16"),
-    "sqrt": lambda x: fp.sqrt(x, "fp16"),
-    "compare": lambda x: fp.compare(x, 1.0, "fp16"),
-    "sum": lambda x: fp.sum(x, "fp16"),
-    "dot": lambda x: fp.dot(x, x, "fp16"),
-    "matmul": lambda x: fp.matmul(x, x, engine="bf16"),
-    "matmul, float64": lambda x: fp.matmul(x, x, engine="b200.mma.fp64.fp64"),
-    "explain_dot": lambda x: fp.explain_dot(x[0], x[0], engine="hopper.wgmma.bf16.fp32").record,
-    "tensor_stats": lambda x: fp.tensor_stats(x, ["fp16", "e4m3"]).rows(),
-    "exponent_histogram": lambda x: fp.exponent_histogram(x).counts,
-    "mx": lambda x: (q := scaling.mx(x, "e4m3"), q.codes, q.scales)[1:],
-    "nvfp4": lambda x: (q := scaling.nvfp4(x), q.codes, q.scales)[1:],
-    "tiles": lambda x: (q := scaling.tiles(x, "e4m3"), q.codes, q.scales)[1:],
-    "per_tensor": lambda x: (q := scaling.per_tensor(x, "e4m3"), q.codes, q.scales)[1:],
-    "hadamard": lambda x: scaling.hadamard(x, 4),
-    "DelayedScaling": lambda x: scaling.DelayedScaling("e4m3").quantize(x).codes,
-}
-CODE_VERBS: dict[str, Callable[[Any], Any]] = {
-    "decode": lambda x: fp.decode(x, "e2m1"),
-    "cast": lambda x: fp.cast(x, source="e2m1", target="e4m3"),
-    "add": lambda x: fp.add(x, x, "e2m1"),
-    "sum": lambda x: fp.sum(x, "e2m1"),
-    "matmul": lambda x: fp.matmul(x, x, engine="b200.tcgen05.e2m1.fp32"),
-    "pack": lambda x: fp.pack(x, "e2m1"),
-    "unpack": lambda x: fp.unpack(x, "e2m1"),
-    "as_ml_dtype": lambda x: fp.as_ml_dtype(x, "e2m1").view(np.uint8),
-}
 VALUES_2D = (np.random.default_rng(3).standard_normal((4, 4)) * 2).astype(np.float32)
 CODES_2D = np.random.default_rng(4).integers(0, 16, (4, 4)).astype(np.uint8)
 VERBS = [(verb, call, VALUES_2D) for verb, call in VALUE_VERBS.items()] + [

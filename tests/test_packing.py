@@ -20,6 +20,16 @@ def bit_stream(codes: list[int], bits: int) -> list[int]:
     return list(whole.to_bytes(-(-len(codes) * bits // 8), "little"))
 
 
+def written_bits(codes: list[int], bits: int) -> list[int]:
+    """The definition of high-first: the codes' bits as they are written, cut into bytes."""
+    text = "".join(f"{code:0{bits}b}" for code in codes)
+    text += "0" * (-len(text) % 8)
+    return [int(text[i : i + 8], 2) for i in range(0, len(text), 8)]
+
+
+DEFINITIONS = {"low-first": bit_stream, "high-first": written_bits}
+
+
 def test_the_first_fp4_code_is_the_low_nibble() -> None:
     assert pack(np.array([0x1, 0xA, 0x7], np.uint8), "e2m1").tolist() == [0xA1, 0x07]
 
@@ -34,10 +44,25 @@ def test_four_fp6_codes_take_three_bytes() -> None:
 @pytest.mark.parametrize("count", range(18))
 def test_bytes_are_those_of_the_definition(format: FloatFormat, count: int) -> None:
     codes = np.random.default_rng(count).integers(0, 1 << format.bits, count).astype(np.uint8)
-    packed = pack(codes, format)
-    assert packed.tolist() == bit_stream(codes.tolist(), format.bits)
-    assert packed.size == packed_bytes(count, format)
-    assert np.array_equal(unpack(packed, format, count), codes)
+    assert pack(codes, format).tolist() == bit_stream(codes.tolist(), format.bits)
+    for order, definition in DEFINITIONS.items():
+        packed = pack(codes, format, order=order)
+        assert packed.tolist() == definition(codes.tolist(), format.bits)
+        assert packed.size == packed_bytes(count, format)
+        assert np.array_equal(unpack(packed, format, count, order=order), codes)
+
+
+@pytest.mark.parametrize("order", DEFINITIONS)
+def test_bits_that_belong_to_no_code_are_refused(order: str) -> None:
+    packed = pack(np.array([1, 2, 3], np.uint8), "e2m1", order=order)
+    spoilt = packed | np.array([0, {"low-first": 0x10, "high-first": 0x01}[order]], np.uint8)
+    assert unpack(packed, "e2m1", 3, order=order).tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="not zero"):
+        unpack(spoilt, "e2m1", 3, order=order)
+    with pytest.raises(ValueError, match=r"low-first.*high-first"):
+        pack(np.zeros(2, np.uint8), "e2m1", order="big")
+    with pytest.raises(ValueError, match=r"low-first.*high-first"):
+        unpack(packed, "e2m1", order="big")
 
 
 @pytest.mark.parametrize("format", NARROW, ids=str)

@@ -14,6 +14,7 @@ from fpemu.engines.model import BlockSum, Chain, Engine, Library, Scaling, Wide,
 from fpemu.formats import FloatFormat
 from fpemu.targets.dispatch import on_device
 from fpemu.targets.environment import in_default_environment
+from fpemu.tensors import own_format
 
 Array = NDArray[Any]
 
@@ -65,6 +66,7 @@ def matmul(
     if any(x is not None for x in there.values()):
         result: Array = _on_gpu(to, there, out)
         return result
+    a, b = _opened(a), _opened(b)
     coded = _is_codes(a) or _is_codes(b)
     left, right = _codes("a", a, to.a), _codes("b", b, to.b)
     start = None if c is None else _codes("c", c, to.accumulator)
@@ -79,9 +81,14 @@ def matmul(
     return result if out is None else _write(result, out)
 
 
+def _opened(x: ArrayLike) -> ArrayLike:
+    """An operand as an array, once for all; numbers of Python as they are."""
+    return x if isinstance(x, (int, float)) else as_plain(x, "codes or values")
+
+
 def _is_codes(x: ArrayLike) -> bool:
     """Whether an operand holds codes: integers, and no ml_dtypes values."""
-    return as_plain(x, "codes or values").dtype.kind in "iu"
+    return np.asarray(x).dtype.kind in "iu"
 
 
 def _codes(name: str, x: ArrayLike, format: FloatFormat) -> Array:
@@ -92,12 +99,13 @@ def _codes(name: str, x: ArrayLike, format: FloatFormat) -> Array:
         if native == np.uint64:
             return array.astype(native, copy=False)
         if native not in (np.float16, np.float32, np.float64):
-            raise TypeError(f"{name}: take float64 values, or their bits as uint64, not {array.dtype}")
+            given = own_format(array.dtype) or array.dtype
+            raise TypeError(f"{name}: take float64 values, or their bits as uint64, not {given}")
         return np.ascontiguousarray(array, np.float64).view(np.uint64)
     if array.dtype.kind in "iu" and not isinstance(x, int):
         return codes_of(array, format)[0]
     try:
-        return np.asarray(encode(x, format))
+        return np.asarray(encode(x if isinstance(x, int) else array, format))
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.formats import FORMATS, FloatFormat, FormatName, as_format
 from fpemu.naming import formats_by_name
 from fpemu.orders import as_order
 from fpemu.policies import Cast, NaN, Rounding, as_cast
@@ -165,9 +165,9 @@ class Engine:
 
 @formats_by_name('engines.chain("fp32", inputs="fp16")', 1)
 def chain(
-    accumulator: Cast | FloatFormat | str,
+    accumulator: Cast | FormatName,
     *,
-    inputs: FloatFormat | str | tuple[FloatFormat | str, FloatFormat | str] | None = None,
+    inputs: FormatName | tuple[FormatName, FormatName] | None = None,
     fused: bool = True,
     order: str = "sequential",
     rounding: Rounding | str | None = None,

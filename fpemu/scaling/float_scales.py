@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fpemu.arrays import as_counter, encode
-from fpemu.formats import FORMATS, FloatFormat
+from fpemu.formats import FORMATS, FloatFormat, FormatName
 from fpemu.policies import Cast, Overflow, Policy, Rounding, Stochastic, as_int
 from fpemu.scaling.blocks import Array, Cut, as_extent, cut_last, reduce_blocks, spread, whole
 from fpemu.scaling.scaled import Scaled, fates_of
@@ -49,7 +49,7 @@ AMAX_FLOOR = 1e-12  # torchao's
 @in_default_environment
 def per_tensor(
     x: ArrayLike,
-    format: FloatFormat | str,
+    format: FormatName,
     *,
     rule: AmaxRule | str = AmaxRule.TRANSFORMER_ENGINE,
     power_of_two: bool = False,
@@ -89,7 +89,7 @@ def per_tensor(
 @in_default_environment
 def tiles(
     x: ArrayLike,
-    format: FloatFormat | str,
+    format: FormatName,
     tile: tuple[int, ...] = (1, 128),
     *,
     rule: AmaxRule | str = AmaxRule.TRANSFORMER_ENGINE,
@@ -153,7 +153,7 @@ class DelayedScaling:
 
     def __init__(
         self,
-        format: FloatFormat | str,
+        format: FormatName,
         *,
         history: int = 1024,
         algorithm: Algorithm | str = Algorithm.MAX,
@@ -214,9 +214,7 @@ class DelayedScaling:
 
 
 # ---- what they share ------------------------------------------------------------------------------------------------
-def _saturating(
-    format: FloatFormat | str, rounding: Rounding | str, random_bits: int, stochastic: Stochastic | str
-) -> Cast:
+def _saturating(format: FormatName, rounding: Rounding | str, random_bits: int, stochastic: Stochastic | str) -> Cast:
     return Cast(element_format(format), rounding, Overflow.SATURATE, random_bits=random_bits, stochastic=stochastic)
 
 

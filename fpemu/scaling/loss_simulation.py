@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from fpemu.arrays import as_plain
-from fpemu.formats import FloatFormat, as_format
+from fpemu.arrays import as_plain, decode
+from fpemu.formats import FormatName, as_format
 from fpemu.scaling.loss import LossScaler, ScalerStopped, loss_scaler
 from fpemu.targets.environment import in_default_environment
+from fpemu.tensors import own_format
 
 
 @in_default_environment
@@ -59,7 +60,7 @@ class Replay:
 
 
 @in_default_environment
-def ceiling(format: FloatFormat | str) -> float:
+def ceiling(format: FormatName) -> float:
     """log2 of where overflow begins: half way from the largest finite value to what would come next."""
     target = as_format(format)
     significand, exponent = target.scientific(target.max_code)
@@ -67,9 +68,7 @@ def ceiling(format: FloatFormat | str) -> float:
 
 
 @in_default_environment
-def simulate(
-    policy: str | LossScaler, trace: Sequence[float] | np.ndarray, format: FloatFormat | str = "fp16"
-) -> Replay:
+def simulate(policy: str | LossScaler, trace: Sequence[float] | np.ndarray, format: FormatName = "fp16") -> Replay:
     """Replay a trace.
 
     Parameters
@@ -80,7 +79,8 @@ def simulate(
 
     Raises ValueError for a trace of other dimensions, an unknown policy or format.
     """
-    logs = as_plain(trace, "log2(amax)").astype(np.float64, copy=False)
+    logs = as_plain(trace, "log2(amax)")
+    logs = decode(logs, dtype=np.float64) if own_format(logs.dtype) else logs.astype(np.float64, copy=False)
     if logs.ndim != 1:
         raise ValueError(f"a trace has one dimension, this one {logs.ndim}")
     scaler = loss_scaler(policy) if isinstance(policy, str) else policy
@@ -114,7 +114,7 @@ def simulate(
 
 @in_default_environment
 def tournament(
-    policies: Iterable[str], trace: Sequence[float] | np.ndarray, format: FloatFormat | str = "fp16"
+    policies: Iterable[str], trace: Sequence[float] | np.ndarray, format: FormatName = "fp16"
 ) -> list[dict[str, Any]]:
     """The summaries of policies on one trace, a row each."""
     return [simulate(policy, trace, format).summary() for policy in policies]

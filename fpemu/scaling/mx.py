@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fpemu.arrays import Codes, as_counter, decode, encode, refuse_subclass
-from fpemu.formats import FORMATS, FloatFormat
+from fpemu.formats import FORMATS, FloatFormat, FormatName
 from fpemu.kernels.spec import LANE32, LANE64
 from fpemu.policies import Cast, Overflow, Policy, Rounding, Stochastic
 from fpemu.scaling.blocks import Array, Cut, as_extent, blocks_shape, cut_along, reduce_blocks, spread
@@ -35,7 +35,7 @@ class Special(Policy):
 @in_default_environment
 def mx(
     x: ArrayLike,
-    format: FloatFormat | str,
+    format: FormatName,
     *,
     block: int = 32,
     axis: int = -1,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fpemu.arrays import as_counter, decode, encode
-from fpemu.formats import FORMATS, FloatFormat
+from fpemu.formats import FORMATS, FloatFormat, FormatName
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic
 from fpemu.scaling.blocks import Array, Cut, blocks_shape, cut_last, reduce_blocks, spread
 from fpemu.scaling.nvfp4_rules import ARITHMETIC, Arithmetic, NVFP4Rule, Tensor
@@ -27,7 +27,7 @@ def nvfp4(
     block: tuple[int, ...] = (1, 16),
     *,
     rule: NVFP4Rule | str = NVFP4Rule.DIVISION,
-    scale_format: FloatFormat | str = "e4m3",
+    scale_format: FormatName = "e4m3",
     amax: float | None = None,
     global_scale: float | None = None,
     minimum_scale: float | None = None,

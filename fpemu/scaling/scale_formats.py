@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.formats import FORMATS, FloatFormat, FormatName, as_format
 
 FLOAT32 = FORMATS["float32"]
 
@@ -22,7 +22,7 @@ _ROWS = (
 SCALE_FORMATS: Mapping[str, FloatFormat] = MappingProxyType({row.name: row for row in _ROWS})
 
 
-def as_scale_format(format: FloatFormat | str, largest_element: float) -> FloatFormat:
+def as_scale_format(format: FormatName, largest_element: float) -> FloatFormat:
     """A format that the scales of blocks can have, under a scale of the tensor.
 
     Raises TypeError for what is no format, ValueError for one without zero or NaN, of more than 8 bits, or whose largest

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fpemu.arrays import as_values, bits_of, decode, ml_format
-from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.arrays import as_values, bits_of, decode
+from fpemu.formats import FORMATS, FloatFormat, FormatName, as_format
+from fpemu.tensors import own_format
 
 Values = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
@@ -22,7 +23,7 @@ def host_values(x: ArrayLike) -> Values:
     if not isinstance(array, np.ndarray):
         raise TypeError("arrays on a GPU are not scaled here: copy them to the host first")
     bits_of(array)  # raises for what is no floating-point dtype
-    if ml_format(array.dtype) is not None:
+    if own_format(array.dtype) is not None:
         return np.asarray(decode(array))
     wide = np.float64 if array.dtype.itemsize == 8 else np.float32
     return array.astype(wide, copy=False)
@@ -37,7 +38,7 @@ def single_values(x: ArrayLike) -> Values:
         return host_values(x).astype(np.float32, copy=False)
 
 
-def element_format(format: FloatFormat | str) -> FloatFormat:
+def element_format(format: FormatName) -> FloatFormat:
     """A format that elements can have: signed, with a zero, all its values numbers of float32.
 
     Raises TypeError and ValueError for others.

@@ -34,6 +34,7 @@ from fpemu.targets.chain import (
 from fpemu.targets.cuda import SIMULATED, blocks_of, launch
 from fpemu.targets.dispatch import is_torch, torch_format
 from fpemu.targets.host import FIRST, as_index, seed_word
+from fpemu.tensors import own_format, refuse_tensor
 
 if TYPE_CHECKING:
     from fpemu.arrays import Conversion
@@ -181,10 +182,11 @@ def _c_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
 def _of_torch(x: Any) -> DeviceArray:
     import torch
 
+    refuse_tensor(x)
     if x.requires_grad:
         raise TypeError("a tensor that requires grad is not taken: rounding has no gradient; pass x.detach()")
-    if x.layout is not torch.strided or x.is_neg() or x.is_conj():
-        raise TypeError("only dense tensors are taken: x.to_dense(), x.resolve_neg() or x.resolve_conj() make one")
+    if x.is_neg() or x.is_conj():
+        raise TypeError("only tensors as they lie are taken: x.resolve_neg() or x.resolve_conj() make one")
     dtype = torch_format(x) or _numpy_dtype(str(x.dtype).removeprefix("torch."))
     itemsize = x.element_size()
     return DeviceArray(
@@ -214,14 +216,12 @@ def _of_numba(x: Any) -> DeviceArray:
 
 
 def _of_interface(x: Any) -> DeviceArray:
-    from fpemu.arrays import ml_format
-
     facts = x.__cuda_array_interface__
     if facts.get("mask") is not None:
         raise TypeError("masked arrays are not taken: fill the masked elements first")
     # (CuPy's arrays of ml_dtypes say of themselves that they are of void.)
     named = getattr(x, "dtype", None)
-    own = ml_format(named) if isinstance(named, np.dtype) else None
+    own = own_format(named) if isinstance(named, np.dtype) else None
     dtype, shape = np.dtype(facts["typestr"]), tuple(int(n) for n in facts["shape"])
     pointer, read_only = facts["data"] or (0, False)
     strides = facts.get("strides") or _c_strides(shape, dtype.itemsize)

@@ -66,5 +66,5 @@ def torch_format(tensor: Any) -> FloatFormat | None:
 
 def is_torch(x: Any) -> bool:
     """Whether x is a torch tensor."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.Tensor)
+    Tensor = getattr(sys.modules.get("torch"), "Tensor", None)  # (none while torch is being imported)
+    return Tensor is not None and isinstance(x, Tensor)

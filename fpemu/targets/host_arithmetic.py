@@ -21,7 +21,7 @@ from fpemu.targets.cpu_arithmetic import (
 )
 from fpemu.targets.host import Bits, as_index, seed_word
 from fpemu.targets.threads import run_parts
-from fpemu.targets.walk import boxes, flat, is_plain
+from fpemu.targets.walk import apart, boxes, flat, is_plain
 
 PIECE = 1 << 14  # elements of a copied piece of what is broadcast, strided or byte-swapped
 WEIGHT = 4  # an operation takes about as long as so many conversions: how soon threads are worth it
@@ -29,6 +29,8 @@ WEIGHT = 4  # an operation takes about as long as so many conversions: how soon 
 # A loop of one operation and rounding takes seconds to compile, once for each machine, and runs about ten times as fast as
 # the general one: large arrays are worth it.
 SPECIALISE_FROM = 1 << 18
+
+VIA = 1 << 17  # results that are codes of an intermediate format at one time
 
 Operand = tuple[Bits, FloatFormat]  # codes, of a shape that broadcasts to that of the result, and their format
 
@@ -68,23 +70,20 @@ class Prepared(NamedTuple):
 
 
 def operate(
-    operation: Operation, operands: tuple[Operand, ...], cast: Cast, out: Bits, seed: int, offset: int
+    operation: Operation, operands: tuple[Operand, ...], cast: Cast, out: Bits, seed: int, offset: int, of: int = 0
 ) -> int | None:
     """Write the codes of the results; element i (in C order) has random word ``offset + i``.
 
     Where the cast refuses NaN and a result is one, nothing is written, and its C-order index is returned.
+    ``of``: elements of the whole of which this is a part.
     """
     if cast.via is not None:
-        between = np.empty(out.shape, cast.via.format.code_dtype)
-        refused = operate(operation, operands, cast.via, between, seed, offset)
-        if refused is not None:
-            return refused
-        return operate(ROUND, ((between, cast.via.format),), cast.replace(via=None), out, seed, offset)
+        return _operate_twice(operation, operands, cast, cast.via, out, seed, offset, max(out.size, of))
 
     check_random_bits(cast)
     sources = tuple(source for _, source in operands)
-    arrays = tuple(_apart(codes, out) for codes, _ in operands)
-    if out.size < SPECIALISE_FROM:
+    arrays = tuple(apart(codes, out) for codes, _ in operands)
+    if max(out.size, of) < SPECIALISE_FROM:
         return _operate_any(operation, arrays, sources, cast, out, seed, offset)
     if cast.raises_on_nan and can_make_nan(operation, sources):
         index = _first_invalid(operation, arrays, sources, cast, out.shape)
@@ -123,6 +122,32 @@ def operate(
     return None
 
 
+def _operate_twice(
+    operation: Operation,
+    operands: tuple[Operand, ...],
+    cast: Cast,
+    via: Cast,
+    out: Bits,
+    seed: int,
+    offset: int,
+    of: int,
+) -> int | None:
+    """The same by way of another format; box by box, where no NaN can be found after something was written."""
+    last = cast.replace(via=None)
+    most = max(out.size, 1) if via.raises_on_nan or cast.raises_on_nan else VIA
+    wide = [(np.broadcast_to(apart(codes, out), out.shape), source) for codes, source in operands]
+    for first, index in boxes(out.shape, most):
+        target = out[index]
+        between = np.empty(target.shape, via.format.code_dtype)
+        parts = tuple((codes[index], source) for codes, source in wide)
+        refused = operate(operation, parts, via, between, seed, offset + first, of)
+        if refused is None:
+            refused = operate(ROUND, ((between, via.format),), last, target, seed, offset + first, of)
+        if refused is not None:
+            return first + refused
+    return None
+
+
 def _operate_any(
     operation: Operation,
     arrays: tuple[Bits, ...],
@@ -134,14 +159,17 @@ def _operate_any(
 ) -> int | None:
     """The same by the general loop."""
     _, plan, numbers = prepared(operation, sources, cast, GENERAL)
-    inputs = _three([np.broadcast_to(x, out.shape).astype(GENERAL.code).reshape(-1) for x in arrays])
-    results = np.empty(out.size, GENERAL.code)
-    invalid = general_driver()(
-        operation.number, np.array(plan), *inputs, results, numbers, seed_word(seed), as_index(offset)
-    )
-    if invalid < out.size and cast.raises_on_nan:
-        return int(invalid)
-    out[...] = results.reshape(out.shape)
+    driver, modes, key = general_driver(), np.array(plan), seed_word(seed)
+    wide = [np.broadcast_to(x, out.shape) for x in arrays]
+    # (All at once where a NaN that is found late must leave nothing written.)
+    for first, index in boxes(out.shape, max(out.size, 1) if cast.raises_on_nan else PIECE):
+        target = out[index]
+        inputs = _three([x[index].astype(GENERAL.code).reshape(-1) for x in wide])
+        results = np.empty(target.size, GENERAL.code)
+        invalid = driver(operation.number, modes, *inputs, results, numbers, key, as_index(offset + first))
+        if invalid < target.size and cast.raises_on_nan:
+            return first + int(invalid)
+        target[...] = results.reshape(target.shape)
     return None
 
 
@@ -157,7 +185,7 @@ def relate(operands: tuple[Operand, Operand], flush: bool, out: np.ndarray[Any, 
     """Write how the values of two operands compare."""
     driver = relation_driver()
     numbers = numbers_of([operand_spec(source, GENERAL, flush) for _, source in operands], GENERAL)
-    wide = [np.broadcast_to(_apart(codes, out), out.shape) for codes, _ in operands]
+    wide = [np.broadcast_to(apart(codes, out), out.shape) for codes, _ in operands]
     pieces = list(boxes(out.shape, PIECE))
 
     def some(start: int, stop: int) -> None:
@@ -172,15 +200,6 @@ def relate(operands: tuple[Operand, Operand], flush: bool, out: np.ndarray[Any, 
 def _three(operands: Any) -> list[Any]:
     """The loops take three operands, and read as many as their operation has."""
     return [*operands, *[operands[0]] * (3 - len(operands))]
-
-
-def _apart(x: Bits, out: np.ndarray[Any, Any]) -> Bits:
-    """The codes, copied where writing would change what is still to be read."""
-    if not np.may_share_memory(x, out):
-        return x
-    # Elementwise in place is safe for the very same elements only.
-    same = x.itemsize == out.itemsize and x.ctypes.data == out.ctypes.data and x.strides == out.strides
-    return x if same and x.shape == out.shape else x.copy()
 
 
 def can_make_nan(operation: Operation, sources: tuple[FloatFormat, ...]) -> bool:

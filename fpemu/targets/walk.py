@@ -37,3 +37,12 @@ def boxes(shape: tuple[int, ...], most: int) -> Iterator[Box]:
 def flat(x: Array) -> Array:
     """The elements in C order as a flat plain array: a view where that is possible, else a copy."""
     return (x if is_plain(x) else x.astype(x.dtype.newbyteorder("="), order="C")).reshape(-1)
+
+
+def apart(x: Array, out: Array) -> Array:
+    """An operand, copied where writing would change what is still to be read."""
+    if not np.may_share_memory(x, out):
+        return x
+    # Elementwise in place is safe for the very same elements only.
+    same = x.itemsize == out.itemsize and x.ctypes.data == out.ctypes.data and x.strides == out.strides
+    return x if same and x.shape == out.shape else x.copy()

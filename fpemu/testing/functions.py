@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fpemu.arrays import codes_of, ml_format
+from fpemu.arrays import codes_of
 from fpemu.formats import FloatFormat
-from fpemu.targets.dispatch import is_torch, torch_format
+from fpemu.targets.dispatch import is_torch
 from fpemu.targets.environment import callers_environment
+from fpemu.tensors import own_format, tensor_array
 
 Function = Callable[[Any], Any]
 
@@ -95,12 +96,12 @@ class Subject:
         array = _from_torch(result) if is_torch(result) else np.asarray(result)
         if array.shape != tuple(x.shape):
             raise NotAConversion(f"of an array of shape {tuple(x.shape)} it makes one of shape {array.shape}")
-        own = torch_format(result) if is_torch(result) else ml_format(array.dtype)
+        own = own_format(array.dtype)
         if own is not None and own != self.target:
             raise NotAConversion(f"it returns {own.name}, not {self.target.name}")
         if own is not None or array.dtype.kind in "iu":
             try:
-                return codes_of(array, None if ml_format(array.dtype) else self.target)[0]
+                return codes_of(array, None if own is not None else self.target)[0]
             except (TypeError, ValueError) as error:
                 raise NotAConversion(f"what it returns are no codes: {error}") from None
         if array.dtype == np.float16 and self.target.name == "float16":
@@ -130,10 +131,8 @@ def _raw(x: Any) -> NDArray[Any]:
 
 
 def _from_torch(tensor: Any) -> NDArray[Any]:
-    """A tensor's values, or its codes where NumPy has no dtype for them."""
-    import torch
-
-    tensor = tensor.detach().cpu()
-    if torch_format(tensor) is not None:
-        tensor = tensor.view({1: torch.uint8, 2: torch.uint16}[tensor.element_size()])
-    return np.asarray(tensor.numpy())
+    """A tensor's elements, wherever it lies."""
+    try:
+        return tensor_array(tensor.detach().cpu())
+    except TypeError as error:
+        raise NotAConversion(f"it returns {error}") from None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fpemu.arrays import as_ml_dtype, cast, decode, encode
+from fpemu.dtypes import dtype_name
 from fpemu.formats import FloatFormat, as_format
 from fpemu.policies import Cast
 from fpemu.testing.regions import REGIONS, points
@@ -34,7 +35,7 @@ class Source:
         """Raises TypeError and ValueError for what no input can come in."""
         if takes not in TAKES:
             raise ValueError(f"takes must be one of {', '.join(TAKES)}, not {takes!r}")
-        name = source if isinstance(source, (str, FloatFormat)) else np.dtype(source).name
+        name = source if isinstance(source, FloatFormat) else dtype_name(source) or np.dtype(source).name
         if isinstance(name, str) and name in ("float64", "fp64", "double"):
             return cls("float64", None, np.dtype(np.float64), takes)
         format = as_format(name)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fpemu.arrays import decode
-from fpemu.formats import FloatFormat, as_format
+from fpemu.formats import FloatFormat, FormatName, as_format
 
 Points = NDArray[Any]
 
@@ -116,7 +116,7 @@ REGIONS = (*_AROUND, *_OF_DTYPE)
 
 
 @lru_cache(maxsize=512)
-def points(region: str, format: FloatFormat | str, dtype: DTypeLike = "float32") -> Points:
+def points(region: str, format: FormatName, dtype: DTypeLike = "float32") -> Points:
     """The inputs of a region, in order, without sign.
 
     Parameters

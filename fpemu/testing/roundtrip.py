@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fpemu import reference
 from fpemu.arrays import decode
-from fpemu.formats import FloatFormat, as_format
+from fpemu.formats import FloatFormat, FormatName, as_format
 from fpemu.policies import Cast
 from fpemu.targets.environment import in_default_environment
 from fpemu.testing.conversion import CHANGES, NOT_DETERMINISTIC
@@ -22,7 +22,7 @@ WRONG_VALUE, CHANGED = "wrong value", "code changes"
 
 @in_default_environment
 def check_roundtrip(
-    decoder: Function, encoder: Function, format: FloatFormat | str, *, forbid_mutation: bool = False
+    decoder: Function, encoder: Function, format: FormatName, *, forbid_mutation: bool = False
 ) -> Report:
     """Whether ``decoder`` gives the value of every code, and ``encoder`` every code again.
 

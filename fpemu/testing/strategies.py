@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from numpy.typing import DTypeLike, NDArray
 
-from fpemu.formats import FORMATS, FloatFormat, as_format
+from fpemu.formats import FORMATS, FloatFormat, FormatName, as_format
 from fpemu.testing.regions import REGIONS, input_dtype, points
 from fpemu.testing.simplicity import simplest_first
 
@@ -55,7 +55,7 @@ def _others(draw: st.DrawFn, min_bits: int, max_bits: int) -> FloatFormat:
     return format if format.holds_in_float64 else FORMATS["float16"]
 
 
-def codes(format: FloatFormat | str, *, finite: bool = False) -> st.SearchStrategy[int]:
+def codes(format: FormatName, *, finite: bool = False) -> st.SearchStrategy[int]:
     """Codes of a format as ints, NaNs and infinities among them unless ``finite``; they shrink toward +0."""
     target = as_format(format)
     magnitudes = st.integers(0, target.max_code if finite else target.magnitude_mask)
@@ -74,7 +74,7 @@ def _simplest_first(region: str, format: FloatFormat, dtype: np.dtype[Any]) -> N
 
 
 def values(
-    format: FloatFormat | str, dtype: DTypeLike = "float32", *, regions: Sequence[str] = REGIONS, signs: bool = True
+    format: FormatName, dtype: DTypeLike = "float32", *, regions: Sequence[str] = REGIONS, signs: bool = True
 ) -> st.SearchStrategy[Any]:
     """Inputs of a conversion to ``format`` as NumPy scalars, from each region as often as from any other.
 
@@ -98,7 +98,7 @@ def values(
 
 
 def arrays(
-    format: FloatFormat | str,
+    format: FormatName,
     dtype: DTypeLike = "float32",
     shape: int | tuple[int, ...] | st.SearchStrategy[tuple[int, ...]] | None = None,
     *,
