@@ -115,6 +115,10 @@ def _draw_costs(ax: object, found: Sequence[Replay]) -> None:
     for place, (_, group) in enumerate(sorted(together.items())):
         names = ", ".join(name for _, _, name in group)
         ax.annotate(names, group[0][:2], (5, 4 + 10 * (place % 3)), textcoords="offset points", fontsize=7)
-    ax.set(xlabel="exponents left unused below overflow in applied steps (mean, binades)", ylabel="skipped steps (%)")
+    open_steps = "\nundetermined: applied" if any(replay.undetermined.any() for replay in found) else ""
+    ax.set(
+        xlabel="exponents left unused below overflow in applied steps (mean, binades)",
+        ylabel=f"skipped steps (%){open_steps}",
+    )
     ax.margins(x=0.12, y=0.25)
     ax.grid(alpha=0.3)

@@ -141,6 +141,16 @@ def test_units_are_named() -> None:
         Recording.of_magnitudes([1, -0.5])
     with pytest.raises(ValueError, match=r"\"applied\" or \"overflow\", not 'skip'"):
         simulate("torch", [0.0], undetermined="skip")  # type: ignore[arg-type]
+    for number in (65504.0, -1075.0):
+        with pytest.raises(
+            ValueError,
+            match=f"step 1: log2_amax is {number:g}, which is log2 of no float64: -1074 to 1024; of_magnitudes",
+        ):
+            Recording([0.0, number])
+        with pytest.raises(
+            ValueError, match=f"step 1: {number:g} is log2 of no float64; Recording.of_magnitudes takes amax itself"
+        ):
+            simulate("torch", [0.0, number])
     given = np.array([1.0, 2.0])
     kept = Recording(given)
     given[:] = inf

@@ -41,7 +41,7 @@ DEFAULT = ("torch", "apex", "deepspeed", "megatron", "fairseq", "jmp", "tensorfl
 )
 @click.option(
     "--unit", type=click.Choice(UNITS), default=None,
-    help="What the numbers are, where the column's name does not say it: amax itself, or its logarithm.",
+    help="What the numbers are, where the column's name does not say it: amax itself, or its logarithm to base 2.",
 )  # fmt: skip
 @click.option("--linear", is_flag=True, help="The same as --unit magnitude.")
 @click.option(
@@ -75,8 +75,8 @@ def scaler(
 
     TRACE has a row a step, with the largest absolute unscaled gradient (amax): a .csv or other table of text, an .npz, or
     numbers alone (.npy, text), in order. What a column holds is known by its name, with any prefix (train/amax), or by
-    --unit: amax, absmax, max_abs, grad_amax, grad_max are magnitudes; log2_amax, log2(amax), amax_log2 are logarithms, -inf
-    for a gradient of zeros. Any other name, and numbers without one, need --unit. A norm is no amax.
+    --unit: amax, absmax, max_abs, grad_amax, grad_max are magnitudes; log2_amax, log2(amax), amax_log2 are logarithms
+    to base 2, -inf for a gradient of zeros. Any other name, and numbers without one, need --unit. A norm is no amax.
 
     An infinity, a NaN, or a 1 in the column of overflows is an overflow of the recorder, at its scale S: some FP16 value of
     that pass reached 65520 or met inf - inf. A replay takes the pass to be the same under another scale, but for the factor. So the
@@ -202,8 +202,8 @@ LEGEND = (
     "Dead zone: a scale below 1, zero, infinite, or with an infinite inverse."
 )
 UNDETERMINED = (
-    " Undetermined: steps that overflowed in the recording, at a larger scale than this scaler's; taken as applied. Or skipped: steps not "
-    "applied if each such step overflows."
+    " Undetermined: steps that overflowed in the recording, at a scale that is larger than this scaler's or not recorded; taken as "
+    "applied. Or skipped: steps not applied if each such step overflows."
 )
 
 

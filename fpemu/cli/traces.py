@@ -33,7 +33,7 @@ from fpemu.cli.trace_names import (
 )
 from fpemu.cli.trace_tables import TraceError, column_of, read_table
 from fpemu.io import DAMAGE
-from fpemu.scaling.loss_recordings import Recording
+from fpemu.scaling.loss_recordings import LARGEST_LOG, LEAST_LOG, Recording
 
 Column = tuple[NDArray[np.float64], NDArray[np.bool_]]  # numbers, and which are not there
 
@@ -239,7 +239,6 @@ def _checked(
     return np.asarray(np.where(silent, nan | infinite, said == 1), bool)
 
 
-LEAST_LOG, LARGEST_LOG = -1074, 1024  # log2 of the magnitudes of float64
 _BELOW = {
     MAGNITUDE: "is no amax: amax is never negative; --unit log2 is for logarithms",
     LOG2: f"is log2 of no float64, whose logarithms end at {LEAST_LOG}",

@@ -17,6 +17,7 @@ from fpemu.formats import FloatFormat, as_format
 from fpemu.targets.environment import in_default_environment
 
 RECORDED = "fp16"  # what the recorder's scaled gradients were
+LEAST_LOG, LARGEST_LOG = -1074, 1024  # log2 of the magnitudes of float64
 
 
 @in_default_environment
@@ -72,6 +73,11 @@ class Recording:
             ("overflow", (flags != 0) & (flags != 1), "which is neither 0 nor 1"),
             ("scale", ~np.isnan(scales) & ~((scales > 0) & (scales < inf)), "which is not positive and finite"),
             ("log2_amax", (logs == inf) & (flags == 0), "but no overflow"),
+            (
+                "log2_amax",
+                no_logarithms(logs),
+                f"which is log2 of no float64: {LEAST_LOG} to {LARGEST_LOG}; of_magnitudes takes amax itself",
+            ),
         ):
             if wrong.any():
                 step = int(np.argmax(wrong))
@@ -115,6 +121,11 @@ class Recording:
         over = np.where(self.overflow & known, moved, inf)
         fine = np.where(~self.overflow & known, moved, 0.0)
         return fine, over
+
+
+def no_logarithms(values: np.ndarray) -> np.ndarray:
+    """Which numbers are finite, and log2 of no float64."""
+    return np.asarray(np.isfinite(values) & ((values < LEAST_LOG) | (values > LARGEST_LOG)))
 
 
 def _column(values: ArrayLike, name: str) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from fpemu.arrays import as_plain
 from fpemu.formats import FloatFormat, as_format
 from fpemu.scaling.loss import LossScaler, ScalerStopped, loss_scaler
-from fpemu.scaling.loss_recordings import Recording
+from fpemu.scaling.loss_recordings import Recording, no_logarithms
 from fpemu.scaling.loss_recordings import ceiling as ceiling
 from fpemu.targets.environment import in_default_environment
 
@@ -88,7 +88,7 @@ def simulate(
 
     LogMax's averages take no step that is undetermined and applied, or whose amax was not recorded.
 
-    Raises ValueError for a trace of other dimensions, an unknown policy, format or assumption.
+    Raises ValueError for a trace of other dimensions, or with a log2 of no float64, an unknown policy, format or assumption.
 
     >>> seen = Recording([np.inf] * 16 + [-3.0], scale=[2.0**k for k in range(32, 15, -1)])
     >>> simulate("torch", seen).summary()["skips"], simulate("torch", seen).summary()["undetermined"]
@@ -140,6 +140,11 @@ def _judge(trace: Sequence[float] | np.ndarray | Recording, format: FloatFormat)
         logs = as_plain(trace, "log2(amax)").astype(np.float64, copy=False)
         if logs.ndim != 1:
             raise ValueError(f"a trace has one dimension, this one {logs.ndim}")
+        if no_logarithms(logs).any():
+            step = int(np.argmax(no_logarithms(logs)))
+            raise ValueError(
+                f"step {step}: {logs[step]:g} is log2 of no float64; Recording.of_magnitudes takes amax itself"
+            )
         infinite = (logs == inf).tolist()
         return logs, lambda step, _, scaled: not scaled < top or infinite[step]
     overflowed = trace.overflow.tolist()
