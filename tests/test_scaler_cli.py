@@ -65,7 +65,7 @@ def test_table_and_picture(tmp_path: Path) -> None:
     result = run(str(path), "--png", str(png), "--format", "bf16")
     assert result.exit_code == 0 and "gradients cast to bfloat16" in result.output
     assert "megatron" in result.output and "nnabla" not in result.output
-    assert "93 steps of log2(amax) (log2)" in result.output and "undetermined or skipped" in " ".join(
+    assert "93 steps of log2(amax) (log2)" in result.output and "skipped open or skipped longest" in " ".join(
         result.output.split()
     )
     assert png.read_bytes().startswith(b"\x89PNG")

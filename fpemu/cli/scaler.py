@@ -175,7 +175,7 @@ def _row(replay: Replay) -> dict[str, Any]:
 def _print_table(found: Sequence[Both], format: FloatFormat, read: Trace) -> None:
     out = console()
     unsure = any(both.applied is not both.overflow for both in found)
-    open_headings = ("undetermined", "or skipped") if unsure else ()
+    open_headings = ("open", "or skipped") if unsure else ()
     table = plain_table("scaler", "skipped", *open_headings, "longest", "wasted", "first scale", "last scale", "")
     for replay, other in found:
         row, worse = _row(replay), _row(other)
@@ -202,8 +202,8 @@ LEGEND = (
     "Dead zone: a scale below 1, zero, infinite, or with an infinite inverse."
 )
 UNDETERMINED = (
-    " Undetermined: steps that overflowed in the recording, at a scale that is larger than this scaler's or not recorded; taken as "
-    "applied. Or skipped: steps not applied if each such step overflows."
+    " Open: undetermined, steps that overflowed in the recording, at a scale that is larger than this scaler's or not recorded; taken as "
+    "applied. Or skipped: not applied if each of these overflows."
 )
 
 
