@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpemu.plots import short_name
-from fpemu.scaling.loss_simulation import Replay, ceiling
+from fpemu.scaling.loss_recordings import Recording, ceiling
+from fpemu.scaling.loss_simulation import Replay
 from fpemu.targets.environment import in_default_environment
 
 if TYPE_CHECKING:
@@ -20,10 +21,11 @@ MOST_STEPS = 4000  # drawn of a trace; more are thinned
 
 
 @in_default_environment
-def replays(trace: NDArray[np.float64], found: Sequence[Replay]) -> Figure:
+def replays(trace: NDArray[np.float64] | Recording, found: Sequence[Replay]) -> Figure:
     """Above each scaler's scale with its skipped steps as ticks, under the scale at which a step overflows; below what it wastes and skips.
 
-    trace: log2(amax), a value a step.  found: replays over it.  Returns a matplotlib Figure.
+    trace: log2(amax), a value a step, or a recording, whose overflows are crosses at the scale that they happened at.  found: replays
+    over it; a step of which the recording says nothing at that scale is a grey tick.  Returns a matplotlib Figure.
     """
     import matplotlib.pyplot as plt
 
@@ -37,12 +39,17 @@ def replays(trace: NDArray[np.float64], found: Sequence[Replay]) -> Figure:
             height_ratios=[1] * rows + [2.4],
             squeeze=False,
         )
-        top = ceiling(found[0].format) - np.where(np.isfinite(trace), trace, np.nan)
-        limits = _limits(top, found)
+        logs = trace.log2_amax if isinstance(trace, Recording) else trace
+        top = ceiling(found[0].format) - np.where(np.isfinite(logs), logs, np.nan)
+        over = np.log2(trace.bounds(found[0].format)[1]) if isinstance(trace, Recording) else np.full(len(logs), np.inf)
+        over[~np.isfinite(over)] = np.nan
+        limits = _limits(np.concatenate([top, over]), found)
         for place, replay in enumerate(found):
-            _draw_path(axes[place, 0], replay, top, COLOURS[place % len(COLOURS)], limits, last=place == rows - 1)
+            _draw_path(
+                axes[place, 0], replay, (top, over), COLOURS[place % len(COLOURS)], limits, last=place == rows - 1
+            )
         _draw_costs(axes[rows, 0], found)
-        figure.suptitle(f"Loss scalers over {len(trace):,} steps, gradients cast to {short_name(found[0].format)}")
+        figure.suptitle(f"Loss scalers over {len(logs):,} steps, gradients cast to {short_name(found[0].format)}")
     return figure
 
 
@@ -53,11 +60,17 @@ def _limits(top: NDArray[np.float64], found: Sequence[Replay]) -> tuple[float, f
 
 
 def _draw_path(
-    ax: object, replay: Replay, top: NDArray[np.float64], tint: str, limits: tuple[float, float], last: bool
+    ax: object,
+    replay: Replay,
+    ends: tuple[NDArray[np.float64], NDArray[np.float64]],
+    tint: str,
+    limits: tuple[float, float],
+    last: bool,
 ) -> None:
     from matplotlib.axes import Axes
 
     assert isinstance(ax, Axes)
+    top, over = ends
     step = np.arange(len(replay.scale))
     thin = slice(None, None, max(len(step) // MOST_STEPS, 1))
     with np.errstate(divide="ignore"):
@@ -65,18 +78,23 @@ def _draw_path(
     logs[~np.isfinite(logs)] = np.nan
     ax.plot(np.arange(len(top))[thin], top[thin], color="#C8CCD2", linewidth=0.8, zorder=0)
     ax.step(step[thin], logs[thin], where="post", color=tint, linewidth=1.4)
-    skipped = step[~replay.applied]
+    ax.plot(np.arange(len(over)), over, "x", color="#8A8F98", markersize=3, markeredgewidth=0.7, zorder=0)
+    skipped, unsure = step[~replay.applied], step[replay.undetermined]
+    ax.plot(unsure, np.full(len(unsure), limits[0] + 1), "|", color="#8A8F98", markersize=6, markeredgewidth=0.8)
     ax.plot(skipped, np.full(len(skipped), limits[0] + 1), "|", color=tint, markersize=6, markeredgewidth=0.8)
     ax.set(xlim=(0, max(len(top) - 1, 1)), ylim=limits)
-    ax.set_ylabel("log2 scale")
-    note = f"{replay.policy}: {len(skipped)} skipped"
+    ax.set_ylabel("log2(scale)")
+    note = f"{replay.policy}: {len(skipped)} skipped" + (f", {len(unsure)} undetermined" if len(unsure) else "")
     if replay.stopped is not None:
         note += f"; gave up at step {replay.stopped}"
     if replay.dead_zone_at is not None:
         note += f"; dead zone from step {replay.dead_zone_at}"
     ax.set_title(note, loc="left", color=tint, fontsize=8, pad=2)
     if last:
-        ax.set_xlabel("step (ticks: skipped; grey: the scale at which the step overflows)")
+        recorded = (
+            "; crosses: one at which the recorder's did; grey ticks: undetermined" if np.isfinite(over).any() else ""
+        )
+        ax.set_xlabel(f"step (ticks: skipped; grey: the scale at which the step overflows{recorded})")
     else:
         ax.tick_params(labelbottom=False)
 
@@ -97,6 +115,10 @@ def _draw_costs(ax: object, found: Sequence[Replay]) -> None:
     for place, (_, group) in enumerate(sorted(together.items())):
         names = ", ".join(name for _, _, name in group)
         ax.annotate(names, group[0][:2], (5, 4 + 10 * (place % 3)), textcoords="offset points", fontsize=7)
-    ax.set(xlabel="exponents left unused below overflow in applied steps (mean, binades)", ylabel="skipped steps (%)")
+    open_steps = "\nundetermined: applied" if any(replay.undetermined.any() for replay in found) else ""
+    ax.set(
+        xlabel="exponents left unused below overflow in applied steps (mean, binades)",
+        ylabel=f"skipped steps (%){open_steps}",
+    )
     ax.margins(x=0.12, y=0.25)
     ax.grid(alpha=0.3)

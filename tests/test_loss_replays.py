@@ -189,7 +189,7 @@ def test_a_replay_by_hand() -> None:
     assert row.pop("wasted_exponents") == pytest.approx(wasted, rel=1e-14)
     assert row == {
         "policy": "torch", "steps": 8, "skips": 3, "longest_skip": 2, "steps_to_recover": [1, 2], "dead_zone_at": None, "stopped": None,
-        "misdivided": 0,
+        "misdivided": 0, "undetermined": 0,
     }  # fmt: skip
     assert scaler.scale == 32
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from fpemu.cli import main
-from fpemu.scaling import LOSS_POLICIES, simulate
+from fpemu.scaling import LOSS_POLICIES, Recording, simulate
 
 LOGS = np.concatenate([np.full(50, -8.0), [5.0, np.inf, -np.inf], np.linspace(-8, -12, 40)])
 
@@ -37,7 +37,15 @@ def written(folder: Path, name: str) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("t.npy", ()), ("amax.npy", ("--linear",)), ("t.npz", ()), ("header.csv", ()), ("amax.csv", ()), ("t.txt", ())],
+    [
+        ("t.npy", ("--unit", "log2")),
+        ("amax.npy", ("--linear",)),
+        ("amax.npy", ("--unit", "magnitude")),
+        ("t.npz", ()),
+        ("header.csv", ()),
+        ("amax.csv", ()),
+        ("t.txt", ()),
+    ],
 )
 def test_every_kind_of_file(name: str, options: tuple[str, ...], tmp_path: Path) -> None:
     result = run(str(written(tmp_path, name)), "--policy", "all", "--json", *options)
@@ -45,7 +53,8 @@ def test_every_kind_of_file(name: str, options: tuple[str, ...], tmp_path: Path)
     found = json.loads(result.output)
     assert [row["policy"] for row in found["policies"]] == list(LOSS_POLICIES) and found["steps"] == len(LOGS)
     for row in found["policies"]:
-        expected = simulate(row["policy"], LOGS)
+        expected = simulate(row["policy"], Recording(LOGS))
+        assert row["undetermined"] == 1 == int(expected.undetermined.sum()), row["policy"]
         assert row["skips"] == int((~expected.applied).sum()), row["policy"]
         last = expected.scale[-1]  # NaN, null in JSON, is LogMax's after a step whose gradients are all zero
         assert row["last_scale"] == (None if np.isnan(last) else last)
@@ -56,6 +65,9 @@ def test_table_and_picture(tmp_path: Path) -> None:
     result = run(str(path), "--png", str(png), "--format", "bf16")
     assert result.exit_code == 0 and "gradients cast to bfloat16" in result.output
     assert "megatron" in result.output and "nnabla" not in result.output
+    assert "93 steps of log2(amax) (log2)" in result.output and "skipped open or skipped longest" in " ".join(
+        result.output.split()
+    )
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
@@ -65,7 +77,7 @@ def test_table_and_picture(tmp_path: Path) -> None:
         ("", (), "empty"),
         ("a,b\n1,2\n", (), "which column? choose one with --column: a, b"),
         ("a,b\n1,x\n", ("--column", "b"), "row 2: 'x' is no number"),
-        ("a,b\n1,2\n3\n", ("--column", "b"), "row 3: 'nothing' is no number"),
+        ("a,b\n1,2\n3\n", ("--column", "b"), "row 3 has 1 fields, row 1 has 2"),
         ("a\n1\n", ("--column", "c"), "no column 'c'; there are: a"),
         ("1,2\n3,4\n", (), "2 columns and no header"),
         ("1\n2\n", ("--column", "a"), "it has no header"),

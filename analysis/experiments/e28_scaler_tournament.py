@@ -88,7 +88,7 @@ def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
             recover = summary.pop("steps_to_recover")
             rows.append(
                 {
-                    "seed": seed, "trace": trace, **{key: value for key, value in summary.items() if key not in ("stopped", "dead_zone_at")},
+                    "seed": seed, "trace": trace, **{key: value for key, value in summary.items() if key not in ("stopped", "dead_zone_at", "undetermined")},
                     "bursts": len(recover), "stopped": -1 if summary["stopped"] is None else summary["stopped"],
                     "dead": -1 if summary["dead_zone_at"] is None else summary["dead_zone_at"],
                 }

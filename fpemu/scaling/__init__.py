@@ -1,9 +1,10 @@
-"""Scales: of tensors and blocks (``per_tensor``, ``tiles``, ``mx``, ``nvfp4``), and of losses (``loss_policies``, ``loss``, ``loss_simulation``)."""
+"""Scales: of tensors and blocks (``per_tensor``, ``tiles``, ``mx``, ``nvfp4``), and of losses (``loss``, its policies, recordings and simulation)."""
 
 from fpemu.scaling.float_scales import Algorithm, AmaxRule, DelayedScaling, per_tensor, tiles
 from fpemu.scaling.hadamard import hadamard
 from fpemu.scaling.loss import LossScaler, ScalerStopped, loss_scaler
 from fpemu.scaling.loss_policies import LOSS_POLICIES, LossPolicy
+from fpemu.scaling.loss_recordings import Recording
 from fpemu.scaling.loss_simulation import Replay, simulate, tournament
 from fpemu.scaling.mx import Special, mx
 from fpemu.scaling.mx_rules import ScaleRule
@@ -22,6 +23,7 @@ __all__ = [
     "LossPolicy",
     "LossScaler",
     "NVFP4Rule",
+    "Recording",
     "Replay",
     "ScaleRule",
     "Scaled",
