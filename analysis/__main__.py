@@ -258,7 +258,11 @@ def _redraw(names: Sequence[str], folder: Path) -> None:
 
 
 @cli.command("report")
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 and name every committed file that is stale.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Write nothing; exit 1 and name every file that is stale, altered or forged: verdicts are made anew from their tables.",
+)
 @wait_option
 @reports_option
 def report_command(check: bool, wait: bool, reports: Path | None) -> None:
@@ -272,7 +276,9 @@ def report_command(check: bool, wait: bool, reports: Path | None) -> None:
         stale = pages.problems(folder)
         old = not stale and pages.page_is_old(folder)
     except results.ResultError as error:
-        raise click.ClickException(str(error)) from None
+        for line in error.lines:
+            err.print(f"[red]error:[/] {escape(line)}", soft_wrap=True)
+        raise click.exceptions.Exit(1) from None
     for problem in stale:
         err.print(f"[red]stale:[/] {escape(problem)}", soft_wrap=True)
     if stale:

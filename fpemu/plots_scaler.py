@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fpemu.plots import short_name
 from fpemu.scaling.loss_simulation import Replay, ceiling
+from fpemu.shown import in_figure
 from fpemu.targets.environment import in_default_environment
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def replays(trace: NDArray[np.float64], found: Sequence[Replay]) -> Figure:
         for place, replay in enumerate(found):
             _draw_path(axes[place, 0], replay, top, COLOURS[place % len(COLOURS)], limits, last=place == rows - 1)
         _draw_costs(axes[rows, 0], found)
-        figure.suptitle(f"Loss scalers over {len(trace):,} steps, gradients cast to {short_name(found[0].format)}")
+        figure.suptitle(
+            f"Loss scalers over {len(trace):,} steps, gradients cast to {in_figure(short_name(found[0].format))}"
+        )
     return figure
 
 
@@ -69,7 +72,7 @@ def _draw_path(
     ax.plot(skipped, np.full(len(skipped), limits[0] + 1), "|", color=tint, markersize=6, markeredgewidth=0.8)
     ax.set(xlim=(0, max(len(top) - 1, 1)), ylim=limits)
     ax.set_ylabel("log2 scale")
-    note = f"{replay.policy}: {len(skipped)} skipped"
+    note = f"{in_figure(replay.policy)}: {len(skipped)} skipped"
     if replay.stopped is not None:
         note += f"; gave up at step {replay.stopped}"
     if replay.dead_zone_at is not None:
@@ -95,7 +98,7 @@ def _draw_costs(ax: object, found: Sequence[Replay]) -> None:
         if np.isfinite(x):
             together.setdefault((round(x), round(y, 1)), []).append((x, y, replay.policy))
     for place, (_, group) in enumerate(sorted(together.items())):
-        names = ", ".join(name for _, _, name in group)
+        names = ", ".join(in_figure(name) for _, _, name in group)
         ax.annotate(names, group[0][:2], (5, 4 + 10 * (place % 3)), textcoords="offset points", fontsize=7)
     ax.set(xlabel="exponents left unused below overflow in applied steps (mean, binades)", ylabel="skipped steps (%)")
     ax.margins(x=0.12, y=0.25)

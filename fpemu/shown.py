@@ -26,6 +26,11 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+def shown_lines(text: str) -> str:
+    """The same of a text whose line ends are its own."""
+    return "\n".join(map(shown, text.split("\n")))
+
+
 def in_figure(text: str) -> str:
     """The text for matplotlib, which would read ``$`` as mathematics: shown, and as it stands; the middle of a long one is left out.
 

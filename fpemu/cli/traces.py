@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fpemu.io import DAMAGE
+from fpemu.reading import DAMAGE, array_names, first_line, load_array, load_npy, read_whole
+from fpemu.shown import shown
 
 LOG, PLAIN = ("log2_amax", "log2(amax)"), ("amax", "grad_amax", "absmax", "abs_max")
 
@@ -28,7 +30,7 @@ def read_trace(path: str, linear: bool, column: str | None) -> NDArray[np.float6
     kind = os.path.splitext(path)[1].lower()
     try:
         if kind == ".npy":
-            values, name = np.load(path, mmap_mode="r", allow_pickle=False), ""
+            values, name = load_npy(path), ""
         elif kind == ".npz":
             values, name = _from_npz(path, column)
         else:
@@ -36,7 +38,9 @@ def read_trace(path: str, linear: bool, column: str | None) -> NDArray[np.float6
     except TraceError:
         raise
     except DAMAGE as error:
-        raise TraceError(str(error).splitlines()[0] or type(error).__name__) from None
+        if isinstance(error, OSError):
+            raise
+        raise TraceError(first_line(error).removeprefix(f"{shown(path)}: ")) from None
     return _as_logs(values, linear or name.lower() in PLAIN)
 
 
@@ -53,15 +57,16 @@ def _as_logs(values: Any, linear: bool) -> NDArray[np.float64]:
 
 
 def _from_npz(path: str, column: str | None) -> tuple[Any, str]:
-    with np.load(path, allow_pickle=False) as archive:
-        names = list(archive.files)
-        name = _chosen(names, column, "array")
-        return archive[name], name
+    name = _chosen(array_names(path), column, "array")
+    return load_array(path, name), name
 
 
 def _from_text(path: str, column: str | None) -> tuple[Any, str]:
-    with open(path, newline="", encoding="utf-8") as stream:
-        rows = [row for row in csv.reader(stream) if row and not row[0].lstrip().startswith("#")]
+    text = io.StringIO(read_whole(path).decode("utf-8"), newline="")
+    try:
+        rows = [row for row in csv.reader(text) if row and not row[0].lstrip().startswith("#")]
+    except csv.Error as error:
+        raise TraceError(f"it is no table: {error}") from None
     if not rows:
         raise TraceError("empty")
     header = [cell.strip() for cell in rows[0]]
