@@ -7,18 +7,21 @@ Exit codes: 0 all well; 1 an experiment failed, one that was named has a fuller 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as without_markup
 from rich.table import Table
 
 from analysis import experiment as contract
 from analysis import progress, results, runner
 from analysis import report as pages
 from analysis.experiment import PROFILES, Profile
+from analysis.lock import Occupied, alone
+from fpemu.shown import shown
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
 QUICK = "quick"  # the folder of quick results beside the full ones, which version control does not see
@@ -52,6 +55,30 @@ reports_option = click.option(
     show_default="reports/ of the checkout, for quick runs reports/quick/",
     help="Folder of the results.",
 )
+
+
+wait_option = click.option(
+    "--wait", is_flag=True, help="Where another lab works in the folder, wait for its end instead of giving up."
+)
+
+
+def escape(text: str) -> str:
+    """Text for rich, without markup and in characters that print."""
+    return without_markup(shown(text))
+
+
+@contextmanager
+def _alone(folder: Path, command: str, wait: bool) -> Iterator[None]:
+    """The folder to ourselves; one line where another lab has it."""
+
+    def tell(line: str) -> None:
+        err.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True)
+
+    try:
+        with alone(folder, f"python -m analysis {command}", tell if wait else None):
+            yield
+    except Occupied as error:
+        raise click.ClickException(str(error)) from None
 
 
 class Commands(click.Group):
@@ -119,19 +146,30 @@ def _state(folder: Path) -> str:
 )
 @click.option("--fresh", is_flag=True, help="Measure again what is already there.")
 @click.option("--replace", is_flag=True, help="Let a lesser result (quick, of fewer seeds) take a fuller one's place.")
+@wait_option
 @reports_option
 def run_command(
-    names: Sequence[str], profile: str, seeds: int, fresh: bool, replace: bool, reports: Path | None
+    names: Sequence[str], profile: str, seeds: int, fresh: bool, replace: bool, wait: bool, reports: Path | None
 ) -> None:
     """Run experiments (all, and then the report, if none is named).
 
     Every finished unit is kept: an interrupted run goes on where it stopped, and what is up to date is not measured
     again. A quick run writes into reports/quick/, and a fuller result is never replaced by a lesser one unless told so.
+    One lab at a time works in a folder.
     """
     chosen = list(dict.fromkeys(names)) or contract.names()
     folder = folder_of(reports, profile)
     wanted = Profile(profile, seeds)
-    _announce(chosen, wanted, folder)
+    with _alone(folder, " ".join(["run", *names]), wait):
+        _announce(chosen, wanted, folder)
+        _run_and_report(chosen, names, wanted, reports, fresh=fresh, replace=replace)
+
+
+def _run_and_report(
+    chosen: Sequence[str], names: Sequence[str], wanted: Profile, reports: Path | None, *, fresh: bool, replace: bool
+) -> None:
+    """Run, say what came of it, and make the pages where all were run; ``names``: those that were asked for."""
+    folder = folder_of(reports, wanted.name)
     failures, spared = _run_all(chosen, wanted, folder, fresh=fresh, replace=replace)
     for fuller in spared:
         err.print(
@@ -139,7 +177,7 @@ def run_command(
         )
     for failure in failures:
         err.print(f"[red]error:[/] {escape(failure)}", soft_wrap=True)
-    if not names or (reports is None and profile == QUICK and len(failures) < len(chosen)):
+    if not names or (reports is None and wanted.name == QUICK and len(failures) < len(chosen)):
         _write_report(folder)
     elif len(failures) + len(spared) < len(chosen):
         where = "" if reports is None else f" --reports {reports}"
@@ -194,13 +232,19 @@ def _run_all(
 
 @cli.command("redraw")
 @click.argument("names", nargs=-1, type=ExperimentName())
+@wait_option
 @reports_option
-def redraw_command(names: Sequence[str], reports: Path | None) -> None:
+def redraw_command(names: Sequence[str], wait: bool, reports: Path | None) -> None:
     """Make words, verdicts and figures of finished results anew (all, and then the report, if none is named).
 
     From their tables, with the sources of today; nothing is measured, and what a result says of its run stays.
     """
     folder = reports or REPORTS
+    with _alone(folder, " ".join(["redraw", *names]), wait):
+        _redraw(names, folder)
+
+
+def _redraw(names: Sequence[str], folder: Path) -> None:
     there = [path.parent.name for path in sorted(folder.glob(f"*/{results.RESULT}"))]
     for name in list(dict.fromkeys(names)) or there:
         try:
@@ -214,19 +258,27 @@ def redraw_command(names: Sequence[str], reports: Path | None) -> None:
 
 
 @cli.command("report")
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 and name every committed file that is stale.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Write nothing; exit 1 and name every file that is stale, altered or forged: verdicts are made anew from their tables.",
+)
+@wait_option
 @reports_option
-def report_command(check: bool, reports: Path | None) -> None:
+def report_command(check: bool, wait: bool, reports: Path | None) -> None:
     """Make index.html, README.md and claims.md from the results that are there."""
     folder = reports or REPORTS
     if not check:
-        _write_report(folder)
+        with _alone(folder, "report", wait) if folder.is_dir() else nullcontext():
+            _write_report(folder)
         return
     try:
         stale = pages.problems(folder)
         old = not stale and pages.page_is_old(folder)
     except results.ResultError as error:
-        raise click.ClickException(str(error)) from None
+        for line in error.lines:
+            err.print(f"[red]error:[/] {escape(line)}", soft_wrap=True)
+        raise click.exceptions.Exit(1) from None
     for problem in stale:
         err.print(f"[red]stale:[/] {escape(problem)}", soft_wrap=True)
     if stale:

@@ -25,6 +25,7 @@ from PIL import Image
 
 from analysis.landmarks import Window, log2_of, window
 from fpemu.formats import FloatFormat, as_format
+from fpemu.shown import in_figure
 
 __all__ = [
     "FORMAT_COLOURS",
@@ -38,6 +39,7 @@ __all__ = [
     "colour",
     "decade_axis",
     "guide",
+    "in_figure",
     "label",
     "log2_axis",
     "log2_of",
@@ -105,7 +107,7 @@ def colour(format: FloatFormat | str) -> str:
 def label(format: FloatFormat | str) -> str:
     """What a format is called in a legend."""
     name = as_format(format).name
-    return FORMAT_LABELS.get(name, name)
+    return FORMAT_LABELS.get(name, in_figure(name))
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from fpemu.reading import read_whole
 from fpemu.scaling.loss import LossScaler, ScalerStopped
 from fpemu.scaling.loss_policies import LOSS_POLICIES, LossPolicy
 
@@ -110,13 +111,13 @@ def folder() -> Path | None:
 
 
 def read_runs(place: Path) -> list[RealRun]:
-    """Every run of a folder, in order of the manifest.  Raises OSError where a file is missing, KeyError where a column is."""
-    with (place / MANIFEST).open(newline="", encoding="utf-8") as file:
-        return [_read(place / facts["file"], facts) for facts in csv.DictReader(file)]
+    """Every run of a folder, in order of the manifest.  Raises OSError where a file is missing or none, KeyError where a column is."""
+    lines = read_whole(place / MANIFEST).decode().splitlines()
+    return [_read(place / facts["file"], facts) for facts in csv.DictReader(lines)]
 
 
 def _read(path: Path, facts: dict[str, str]) -> RealRun:
-    content = path.read_bytes()
+    content = read_whole(path)
     lines = csv.DictReader(content.decode().splitlines())
     seen = tuple(one for line in lines if (one := _seen(line)) is not None)
     return RealRun(path.stem, facts, seen, hashlib.sha256(content).hexdigest())

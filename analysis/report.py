@@ -17,10 +17,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis import claims
+from analysis import checks, claims
 from analysis.experiment import KINDS
-from analysis.files import write_whole
+from analysis.files import digest, write_whole
 from analysis.results import Result, ResultError, read_all
+from fpemu.reading import read_whole
+from fpemu.shown import shown
 
 STYLES = Path(__file__).with_name("styles")
 PAGE, GALLERY, CLAIMS = "index.html", "README.md", "claims.md"
@@ -70,6 +72,9 @@ def _environment(autoescape: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: (
+            shown(value) if type(value) is str else value
+        ),  # (not Markup, whose line ends are its own)
     )
     made.filters.update(marked=_marked, seconds=_seconds, cell=_cell, first_sentence=_first_sentence, count=_count)
     made.globals.update(badges=BADGES, kinds=KINDS)
@@ -78,15 +83,25 @@ def _environment(autoescape: bool) -> Environment:
 
 def _picture(result: Result, entry: dict[str, Any]) -> str:
     """A figure as a data address; empty where the file is missing (``problems`` says so)."""
-    path = result.folder / entry["file"]
-    return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
+    try:
+        return f"data:image/png;base64,{b64encode(read_whole(result.folder / entry['file'])).decode()}"
+    except (OSError, ValueError):
+        return ""
 
 
 def page(results: Sequence[Result]) -> str:
-    """index.html: style and figures inside, nothing fetched."""
+    """index.html: style and figures inside, nothing fetched; its last line is the checksum of those before it."""
     template = _environment(autoescape=True).get_template("index.html.j2")
     style = Markup((STYLES / "report.css").read_text(encoding="utf-8"))
-    return template.render(results=results, style=style, picture=_picture, quick=_quick(results), **_claims(results))
+    text = template.render(results=results, style=style, picture=_picture, quick=_quick(results), **_claims(results))
+    return f"{text}{_mark(text)}"
+
+
+def _mark(text: str) -> str:
+    return f"<!-- sha256 of the lines above: {digest(text.encode())} -->\n"
+
+
+_MARK = re.compile(r"<!-- sha256 of the lines above: \w* -->\n\Z")
 
 
 def gallery(results: Sequence[Result]) -> str:
@@ -137,9 +152,9 @@ def _results(reports: Path) -> list[Result]:
 def write(reports: Path) -> list[Path]:
     """Write the pages; ResultError where a result is missing, damaged or does not agree with its own files."""
     results = _results(reports)
-    broken = [problem for result in results for problem in _own_problems(result)]
+    broken = [problem for result in results for problem in checks.file_problems(result)]
     if broken:
-        raise ResultError("; ".join(broken))
+        raise ResultError(*broken)
     made = _committed_pages(results) | {PAGE: page(results)}
     pages = {reports / name: text for name, text in made.items()}
     for path, text in pages.items():
@@ -148,15 +163,19 @@ def write(reports: Path) -> list[Path]:
 
 
 def problems(reports: Path) -> list[str]:
-    """What is stale, one line a file; empty when everything agrees. ResultError as for ``write``."""
+    """What is stale, altered or forged, a line each; empty when everything agrees. ResultError where a result cannot be read."""
     results = _results(reports)
-    found = [problem for result in results for problem in _own_problems(result)]
+    found = [problem for result in results for problem in checks.problems(result)]
     for name, made in _committed_pages(results).items():
         there = _text(reports / name)
         if there is None:
             found.append(f"{name}: missing or unreadable")
         elif there != made:
             found.append(f"{name}: is not what the result files say")
+    own = _text(reports / PAGE) or ""
+    marked = _MARK.search(own)
+    if marked and marked[0] != _mark(own[: marked.start()]):
+        found.append(f"{PAGE}: was altered after it was made")
     return found
 
 
@@ -167,14 +186,6 @@ def page_is_old(reports: Path) -> bool:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        return read_whole(path).decode()
+    except (OSError, ValueError):
         return None
-
-
-def _own_problems(result: Result) -> list[str]:
-    name = result.folder.name
-    return [
-        *(f"{name}/{file}: is not the table the result was made with" for file in result.stale_tables()),
-        *(f"{name}/{file}: figure is missing" for file in result.missing_figures()),
-    ]

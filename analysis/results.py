@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis.experiment import KINDS, PROFILES, STATUSES, Experiment, Profile, Unit
 from analysis.files import digest
+from analysis.shape import RECORD, misfit
 from analysis.store import Tables, from_csv
 from analysis.tables import listed
+from fpemu.reading import first_line, read_whole, strict_json
 
 RESULT = "result.json"
 
-_SHAPE: dict[str, type] = {
-    "experiment": str,
-    "title": str,
-    "question": str,
-    "claims": list,
-    "verdict": dict,
-    "profile": str,
-    "seeds": int,
-    "units": list,
-    "seconds": float,
-    "started": str,
-    "finished": str,
-    "fingerprint": str,
-    "environment": dict,
-    "tables": list,
-    "figures": list,
-}
-_PARTS: dict[str, tuple[str, ...]] = {
-    "claims": ("text", "source", "stated", "kind"),
-    "units": ("unit", "seconds"),
-    "tables": ("name", "file", "rows", "columns", "sha256"),
-    "figures": ("name", "file", "caption", "width", "height"),
-}
+MOST_RECORD = 1 << 26  # bytes of a result.json
 
 
 class ResultError(Exception):
-    """A result is missing or is not what the runner writes; the message names the file."""
+    """A result is missing or is not what the runner writes; a line for each file, which it names."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
+def seal(record: Mapping[str, Any]) -> str:
+    """The checksum of a record: of all in it but that checksum, however it is laid out."""
+    rest = {key: value for key, value in record.items() if key != "sha256"}
+    return digest(json.dumps(rest, sort_keys=True, allow_nan=False).encode())
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Result:
         """Read and check a folder; ResultError names what is wrong with which file."""
         path = folder / RESULT
         try:
-            record = json.loads(path.read_bytes())
+            record = strict_json(read_whole(path, MOST_RECORD))
         except OSError as error:
             raise ResultError(f"{folder.name}/{RESULT}: {error.strerror or error}") from None
         except ValueError as error:
@@ -73,9 +63,9 @@ class Result:
         tables: Tables = {}
         for entry in self.record["tables"]:
             try:
-                tables[entry["name"]] = from_csv((self.folder / entry["file"]).read_bytes(), entry["columns"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ResultError(f"{self.folder.name}/{entry['file']}: {error}") from None
+                tables[entry["name"]] = from_csv(read_whole(self.folder / entry["file"]), entry["columns"])
+            except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+                raise ResultError(f"{self.folder.name}/{entry['file']}: {first_line(error)}") from None
         return tables
 
     def seeds_run(self) -> dict[str, int]:
@@ -108,10 +98,19 @@ class Result:
         """Files of figures that are not there."""
         return [entry["file"] for entry in self.record["figures"] if not (self.folder / entry["file"]).is_file()]
 
+    def changed_figures(self) -> list[str]:
+        """Files of figures that are there and are not the ones the result was made with, where it says which those are."""
+        entries = [entry for entry in self.record["figures"] if (self.folder / entry["file"]).is_file()]
+        return [
+            entry["file"]
+            for entry in entries
+            if self._digest(entry["file"]) != entry.get("sha256", self._digest(entry["file"]))
+        ]
+
     def _digest(self, file: str) -> str | None:
         try:
-            return digest((self.folder / file).read_bytes())
-        except OSError:
+            return digest(read_whole(self.folder / file))
+        except (OSError, ValueError):
             return None
 
 
@@ -136,24 +135,18 @@ def shortfall(there: Result, experiment: Experiment, profile: Profile, units: Se
 
 def _wrong(record: Any) -> str | None:
     """What is wrong with the shape of a result, in a few words."""
-    if not isinstance(record, dict):
-        return "not an object"
-    for key, kind in _SHAPE.items():
-        if not isinstance(record.get(key), (int, float) if kind is float else kind):
-            return f"{key} is missing or not of type {kind.__name__}"
-    for key, fields in _PARTS.items():
-        if not all(isinstance(entry, dict) and set(fields) <= set(entry) for entry in record[key]):
-            return f"an entry of {key} lacks one of: {', '.join(fields)}"
-    if not all(isinstance(entry.get("unit"), dict) for entry in record["units"]) or not record["units"]:
-        return "units need one entry or more, each with its unit"
+    wrong = misfit(record, RECORD)
+    if wrong:
+        return wrong
+    if not record["units"]:
+        return "units need one entry or more"
     unknown = [claim["kind"] for claim in record["claims"] if claim["kind"] not in KINDS]
     if unknown:
         return f"a claim is one of {', '.join(KINDS)}, not {unknown[0]!r}"
     if record["profile"] not in PROFILES:
         return f"profile {record['profile']!r} is not one of: {', '.join(PROFILES)}"
-    verdict = record["verdict"]
-    if verdict.get("status") not in STATUSES or not isinstance(verdict.get("findings"), list | tuple):
-        return f"verdict needs findings and a status of: {', '.join(STATUSES)}"
+    if record["verdict"]["status"] not in STATUSES:
+        return f"verdict.status is not one of: {', '.join(STATUSES)}"
     for entry in [*record["tables"], *record["figures"]]:
         if Path(entry["file"]).name != entry["file"]:
             return f"{entry['file']!r} is not a plain file name"
@@ -161,5 +154,14 @@ def _wrong(record: Any) -> str | None:
 
 
 def read_all(reports: Path) -> list[Result]:
-    """Every finished result under a folder, by name; ResultError at the first that is damaged."""
-    return [Result.read(path.parent) for path in sorted(reports.glob(f"*/{RESULT}"))]
+    """Every finished result under a folder, by name; ResultError with a line for each that is damaged."""
+    found: list[Result] = []
+    damaged: list[str] = []
+    for path in sorted(reports.glob(f"*/{RESULT}")):
+        try:
+            found.append(Result.read(path.parent))
+        except ResultError as error:
+            damaged += error.lines
+    if damaged:
+        raise ResultError(*damaged)
+    return found

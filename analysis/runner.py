@@ -28,7 +28,7 @@ import pandas as pd
 from analysis import environment, fingerprint
 from analysis.experiment import NO_CLAIM, Experiment, Profile, Unit, Verdict, short_name
 from analysis.files import digest, write_whole
-from analysis.results import RESULT, Result, ResultError, shortfall
+from analysis.results import RESULT, Result, ResultError, seal, shortfall
 from analysis.store import FILE_NAME, Tables, column_types, from_csv, load_unit, save_unit, tidy, to_csv
 
 # What a result says about the run itself; everything else in it is made anew from the tables.
@@ -264,6 +264,7 @@ class _Job:
             ],
             "figures": figures,
         }
+        record["sha256"] = seal(record)
         files[RESULT] = (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
         self._spare_the_fuller(units)  # which another run may have put there in the meantime
         self._publish(files)
@@ -369,6 +370,9 @@ def _draw(experiment: Experiment, tables: Tables, verdict: Verdict) -> tuple[dic
                 raise ValueError(f"figure {name}: {error}") from None
             width, height = (round(100 * inches) for inches in figure.get_size_inches())
             caption = experiment.CAPTIONS[name]
-            records.append({"name": name, "file": f"{name}.png", "caption": caption, "width": width, "height": height})
+            records.append(
+                {"name": name, "file": f"{name}.png", "caption": caption, "width": width, "height": height}
+                | {"sha256": digest(files[f"{name}.png"])}
+            )
         pyplot.close("all")
     return files, records

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.files import write_whole
+from fpemu.reading import load_arrays, read_whole
 
 Tables = dict[str, pd.DataFrame]
 
@@ -107,17 +108,17 @@ def save_unit(path: Path, key: Mapping[str, Any], tables: Tables, facts: Mapping
 def load_unit(path: Path, key: Mapping[str, Any]) -> tuple[Tables, dict[str, Any]] | None:
     """Tables and facts of a unit; None if it was never kept, is damaged, or belongs to another key."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            about = json.loads(archive["about"].tobytes())
-            if about["key"] != key:
-                return None
-            columns = iter(range(len(archive.files)))
-            tables = {
-                name: pd.DataFrame(
-                    {column: pd.Series(archive[str(next(columns))], dtype=kind) for column, kind in types.items()}
-                )
-                for name, types in about["layout"].items()
-            }
-            return tables, about["facts"]
+        arrays = load_arrays(read_whole(path))
+        about = json.loads(arrays["about"].tobytes())
+        if about["key"] != key:
+            return None
+        columns = iter(range(len(arrays)))
+        tables = {
+            name: pd.DataFrame(
+                {column: pd.Series(arrays[str(next(columns))], dtype=kind) for column, kind in types.items()}
+            )
+            for name, types in about["layout"].items()
+        }
+        return tables, about["facts"]
     except Exception:
         return None

@@ -6,21 +6,10 @@ version of this layout and every fact of the format.  NumPy alone can read it.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import secrets
-import struct
-import tokenize
-import warnings
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from math import prod
-from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,12 +17,15 @@ from numpy.typing import ArrayLike
 from fpemu.arrays import Codes
 from fpemu.arrays import codes_of as codes_of
 from fpemu.formats import FORMATS, FloatFormat, FormatName
+from fpemu.reading import DAMAGE as DAMAGE
+from fpemu.reading import MOST_BYTES, first_line, load_member, open_member, read_header, strict_json
+from fpemu.reading import opened_archive as opened_archive
+from fpemu.shown import shown
+from fpemu.writing import writing_whole as writing_whole
 
 VERSION = 1
 CODES, FORMAT = "codes.npy", "format.npy"
 _IDENTITY_LIMIT = 1 << 16  # bytes; an identity takes a few hundred
-# What zipfile and NumPy raise for a damaged archive; OSError is among it, for offsets before the file's beginning.
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError)
 
 
 def save(file: str | os.PathLike[str], codes: ArrayLike, format: FormatName | None = None) -> None:
@@ -60,8 +52,14 @@ def save(file: str | os.PathLike[str], codes: ArrayLike, format: FormatName | No
         np.savez(stream, codes=array.astype(array.dtype.newbyteorder("<"), copy=False), format=np.array(identity))
 
 
-def load(file: str | os.PathLike[str]) -> tuple[Codes, FloatFormat]:
+def load(file: str | os.PathLike[str], *, most_bytes: int = MOST_BYTES) -> tuple[Codes, FloatFormat]:
     """The codes of a file and their format, as ``save`` wrote them.
+
+    Parameters
+    ----------
+    file: path of a regular file.
+    most_bytes: that the codes may take in memory where the file holds them compressed (``save`` does not): a small file can
+        unpack to any size.  1 GiB by default.
 
     Returns
     -------
@@ -69,45 +67,43 @@ def load(file: str | os.PathLike[str]) -> tuple[Codes, FloatFormat]:
 
     Raises
     ------
-    ValueError: not such a file; one that is truncated, damaged, pickled, or of a later version; codes beyond the
-        format; a name whose facts differ from this catalogue's.
+    ValueError: not such a file; one that is truncated, damaged, pickled, encrypted, or of a later version; one that unpacks to more
+        than ``most_bytes``; codes beyond the format; a name whose facts differ from this catalogue's; a pipe, a socket or a device
+        (an OSError too).
     OSError: the file cannot be read (FileNotFoundError where it does not exist).
+
+    Examples
+    --------
+    >>> import tempfile, fpemu as fp
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fp.save(f"{folder}/x.npz", fp.encode([0.1, 0.2], "e4m3"), "e4m3")
+    ...     codes, format = fp.load(f"{folder}/x.npz")
+    >>> [hex(code) for code in codes], format.name
+    (['0x1d', '0x25'], 'float8_e4m3fn')
     """
     path = os.fspath(file)
     with opened_archive(path) as archive:
         format = read_identity(archive, path)
         if format is None:
-            raise ValueError(f"{path}: an .npz, but not a file of fpemu.save: it has no {FORMAT[:-4]} beside codes")
+            raise ValueError(
+                f"{shown(path)}: an .npz, but not a file of fpemu.save: it has no {FORMAT[:-4]} beside codes"
+            )
         try:
-            with archive.open(CODES) as stream:
+            member = archive.getinfo(CODES)
+            with open_member(archive, member) as stream:
                 header = read_header(stream)
-                if header.dtype != format.code_dtype:
-                    raise ValueError(f"codes of {format.name} are {format.code_dtype}, found {header.dtype}")
-                check_length(header, archive.getinfo(CODES).file_size)
-            with archive.open(CODES) as stream:
-                codes = np.lib.format.read_array(stream, allow_pickle=False)
+            if header.dtype != format.code_dtype:
+                raise ValueError(f"codes of {format.name} are {format.code_dtype}, found {header.dtype}")
+            codes = load_member(archive, member, most_bytes)
         except DAMAGE as error:
-            raise ValueError(f"{path}: damaged: {error}") from None
+            raise ValueError(f"{shown(path)}: damaged: {first_line(error)}") from None
     try:
         return codes_of(codes, format)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{shown(path)}: {error}") from None
 
 
-# ---- archives and their members -------------------------------------------------------------------------------------
-@contextmanager
-def opened_archive(path: str) -> Iterator[zipfile.ZipFile]:
-    """An .npz; ValueError with the path where it is none."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise
-        raise ValueError(f"{path}: not an .npz archive, or cut short ({error})") from None
-    with archive:
-        yield archive
-
-
+# ---- identities ------------------------------------------------------------------------------------------------------
 def read_identity(archive: zipfile.ZipFile, path: str) -> FloatFormat | None:
     """The format of a file that ``save`` wrote, None for any other archive.
 
@@ -116,24 +112,26 @@ def read_identity(archive: zipfile.ZipFile, path: str) -> FloatFormat | None:
     if not {CODES, FORMAT} <= set(archive.namelist()) or archive.getinfo(FORMAT).file_size > _IDENTITY_LIMIT:
         return None
     try:
-        with archive.open(FORMAT) as stream:
-            text = np.lib.format.read_array(stream, allow_pickle=False)
-        identity = json.loads(text.item()) if text.dtype.kind == "U" and text.ndim == 0 else None
-    except json.JSONDecodeError:
-        identity = None
+        text = load_member(archive, archive.getinfo(FORMAT), _IDENTITY_LIMIT)
     except DAMAGE as error:
-        raise ValueError(f"{path}: damaged: {error}") from None
+        raise ValueError(f"{shown(path)}: damaged: {first_line(error)}") from None
+    try:
+        identity = strict_json(text.item()) if text.dtype.kind == "U" and text.ndim == 0 else None
+    except ValueError:
+        identity = None
     if not isinstance(identity, dict) or "fpemu" not in identity:
         return None
     if identity["fpemu"] != VERSION:
-        raise ValueError(f"{path}: version {identity['fpemu']} of the layout; this fpemu reads version {VERSION}")
+        raise ValueError(
+            f"{shown(path)}: version {shown(str(identity['fpemu']))} of the layout; this fpemu reads version {VERSION}"
+        )
     try:
         format = FloatFormat(**identity["format"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: damaged: its format is none ({error})") from None
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"{shown(path)}: damaged: its format is none ({first_line(error)})") from None
     changed = _changed_facts(format)
     if changed:
-        raise ValueError(f"{path}: {format.name} was saved with other facts than this catalogue's: {changed}")
+        raise ValueError(f"{shown(path)}: {format.name} was saved with other facts than this catalogue's: {changed}")
     return format
 
 
@@ -144,62 +142,3 @@ def _changed_facts(format: FloatFormat) -> str:
         return ""
     facts = asdict(known)
     return ", ".join(f"{key} {value}, not {facts[key]}" for key, value in asdict(format).items() if value != facts[key])
-
-
-class Header(NamedTuple):
-    """What the head of an .npy says."""
-
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype[Any]
-    offset: int  # bytes before the data
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of data that follow."""
-        return self.size * self.dtype.itemsize
-
-
-def read_header(stream: IO[bytes]) -> Header:
-    """The head of an .npy, the stream left at its data; ValueError where it is none."""
-    version = np.lib.format.read_magic(cast(BinaryIO, stream))
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise ValueError(f"version {version[0]}.{version[1]} of the .npy layout (structured arrays) is not read")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy's, on heads that Python 2 wrote
-            shape, fortran, dtype = readers[version](cast(BinaryIO, stream))
-    except (SyntaxError, TypeError, tokenize.TokenError) as error:
-        raise ValueError(f"its head is damaged ({error})") from None
-    return Header(shape, fortran, dtype, stream.tell())
-
-
-def check_length(header: Header, total: int) -> None:
-    """ValueError unless a file of ``total`` bytes holds exactly the data its head announces."""
-    found = total - header.offset
-    if not header.dtype.hasobject and found != header.nbytes:
-        state = "cut short" if found < header.nbytes else "too long"
-        raise ValueError(f"{state}: shape {header.shape} of {header.dtype} takes {header.nbytes} bytes, found {found}")
-
-
-# ---- whole or not at all --------------------------------------------------------------------------------------------
-@contextmanager
-def writing_whole(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A stream whose bytes become the file when the block ends well; otherwise nothing is left behind."""
-    target = Path(os.path.realpath(os.fspath(file)))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -6,6 +6,7 @@ touched, no window opens, no display is needed.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import ceil, floor, frexp, log2
@@ -15,6 +16,7 @@ import numpy as np
 
 from fpemu.formats import FORMATS, Catalogue, FloatFormat, FormatName, as_format
 from fpemu.histogram import ExponentHistogram
+from fpemu.shown import in_figure
 from fpemu.stats import TensorStats
 from fpemu.targets.environment import in_default_environment
 
@@ -185,7 +187,7 @@ def _draw_bars(axes: Axes, histogram: ExponentHistogram, view: View, scale: floa
         facts += f", {histogram.nonfinite:,} of them not finite (not drawn)"
     if histogram.amax:
         facts += f", largest magnitude {histogram.amax:.4g}"
-    axes.set_title(f"{title}\n{facts}" if title else facts, fontsize=9, loc="left")
+    axes.set_title(f"{in_figure(title)}\n{facts}" if title else facts, fontsize=9, loc="left")
 
 
 def _draw_lanes(axes: Axes, targets: Sequence[FloatFormat], view: View, scale: float) -> None:
@@ -199,7 +201,7 @@ def _draw_lanes(axes: Axes, targets: Sequence[FloatFormat], view: View, scale: f
             if stop > start:
                 axes.barh(lane, stop - start, 0.72, start, linewidth=0.7, **KINDS[kind])
     axes.set_ylim(len(targets) - 0.4, -0.6)
-    axes.set_yticks(range(len(targets)), [short_name(target) for target in targets], fontsize=8)
+    axes.set_yticks(range(len(targets)), [in_figure(short_name(target)) for target in targets], fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel(r"$\log_2 |x|$", fontsize=8)
@@ -254,8 +256,9 @@ def _percent(part: int, whole: int) -> str:
 
 @in_default_environment
 def save_figure(figure: Figure, file: Any, dpi: int = 150) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    from fpemu.io import writing_whole
+    """Write a figure as PNG, whole or not at all; characters that its font lacks are boxes."""
+    from fpemu.writing import writing_whole
 
-    with writing_whole(file) as stream:
+    with writing_whole(file) as stream, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fpemu.plots import short_name
 from fpemu.scaling.loss_recordings import Recording, ceiling
 from fpemu.scaling.loss_simulation import Replay
+from fpemu.shown import in_figure
 from fpemu.targets.environment import in_default_environment
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def replays(trace: NDArray[np.float64] | Recording, found: Sequence[Replay]) -> 
                 axes[place, 0], replay, (top, over), COLOURS[place % len(COLOURS)], limits, last=place == rows - 1
             )
         _draw_costs(axes[rows, 0], found)
-        figure.suptitle(f"Loss scalers over {len(logs):,} steps, gradients cast to {short_name(found[0].format)}")
+        figure.suptitle(
+            f"Loss scalers over {len(logs):,} steps, gradients cast to {in_figure(short_name(found[0].format))}"
+        )
     return figure
 
 
@@ -84,7 +87,9 @@ def _draw_path(
     ax.plot(skipped, np.full(len(skipped), limits[0] + 1), "|", color=tint, markersize=6, markeredgewidth=0.8)
     ax.set(xlim=(0, max(len(top) - 1, 1)), ylim=limits)
     ax.set_ylabel("log2(scale)")
-    note = f"{replay.policy}: {len(skipped)} skipped" + (f", {len(unsure)} undetermined" if len(unsure) else "")
+    note = f"{in_figure(replay.policy)}: {len(skipped)} skipped" + (
+        f", {len(unsure)} undetermined" if len(unsure) else ""
+    )
     if replay.stopped is not None:
         note += f"; gave up at step {replay.stopped}"
     if replay.dead_zone_at is not None:
@@ -113,7 +118,7 @@ def _draw_costs(ax: object, found: Sequence[Replay]) -> None:
         if np.isfinite(x):
             together.setdefault((round(x), round(y, 1)), []).append((x, y, replay.policy))
     for place, (_, group) in enumerate(sorted(together.items())):
-        names = ", ".join(name for _, _, name in group)
+        names = ", ".join(in_figure(name) for _, _, name in group)
         ax.annotate(names, group[0][:2], (5, 4 + 10 * (place % 3)), textcoords="offset points", fontsize=7)
     open_steps = "\nundetermined: applied" if any(replay.undetermined.any() for replay in found) else ""
     ax.set(

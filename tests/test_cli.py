@@ -575,23 +575,18 @@ def test_an_interrupted_command_is_one_line_and_130(
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_real_interrupt_of_a_real_process(tmp_path: Path) -> None:
-    pipe = tmp_path / "x.npy"
-    os.mkfifo(pipe)  # opening it waits for a writer that never comes
-    program = "import sys; from fpemu.cli import main; main(sys.argv[1:])"
-    with child([sys.executable, "-c", program, "inspect", str(pipe), "--json"]) as process:
-        writers: list[int] = []
-
-        def is_read() -> bool:
-            try:
-                writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-            except OSError:  # nobody has opened it yet
-                return False
-            return True
-
-        wait_until(is_read, process)
+    np.save(tmp_path / "x.npy", np.ones(3, np.float32))
+    there = tmp_path / "there"
+    program = f"""
+import pathlib, sys, time
+from fpemu.cli import inspect, main
+inspect._piece_stats = lambda *_: (pathlib.Path({str(there)!r}).touch(), time.sleep({PATIENCE}))
+main(sys.argv[1:])
+"""
+    with child([sys.executable, "-c", program, "inspect", str(tmp_path / "x.npy"), "--json"]) as process:
+        wait_until(there.exists, process)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
-        os.close(writers[0])
     assert process.returncode == 130
     assert out == ""
     assert lines(err) == ["fpemu: interrupted"]

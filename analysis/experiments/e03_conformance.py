@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
-from analysis.figures import label
+from analysis.figures import in_figure, label
 from fpemu.testing.conformance import FAILED, NEITHER, POLICY, STANDARD, UNDESCRIBED, Outcome, conformance
 from fpemu.testing.peers import PEERS, Peer
 from fpemu.testing.report import Report
@@ -189,7 +189,7 @@ def draw_conformance(libraries: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     ax.imshow(states, cmap=colours, vmin=-0.5, vmax=len(_STATES) - 0.5, aspect="auto", interpolation="none")
     ax.set_xticks(
         range(len(column)),
-        [_heading(row) for row in installed.to_dict("records")],
+        [in_figure(_heading(row)) for row in installed.to_dict("records")],
         rotation=35,
         ha="left",
         rotation_mode="anchor",

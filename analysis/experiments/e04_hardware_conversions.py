@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
-from analysis.figures import label
+from analysis.figures import in_figure, label
 from analysis.gpu.classes import CLASSES
 from analysis.gpu.compare import DIFFERS, IDENTICAL, NAN_CODES, Comparison, compare, ranges
 from analysis.gpu.kinds import CONVERSIONS
@@ -216,7 +216,7 @@ def draw_classes(parts: pd.DataFrame, classes: pd.DataFrame) -> Figure:
         here = classes[classes.recording == rows.recording.iloc[0]]
         overall = dict(zip(rows["part"], rows["status"], strict=True))
         _heat_map(ax, names, overall, {(row["part"], row["class"]): row for row in here.to_dict("records")})
-        ax.set_title(hardware)
+        ax.set_title(in_figure(hardware))
     axes[0][0].set_yticks(range(len(names)), [_row_label(name) for name in names], fontsize=6.5)
     axes[0][0].set_ylabel("conversion and implementation")
     legend = [Patch(color=tint, label=state) for state, tint in zip(_STATES, _COLOURS, strict=True)]
@@ -290,7 +290,7 @@ def draw_speed(timings: pd.DataFrame | None) -> Figure:
         ax.set_xlabel("target format (from FP32)")
         ax.set_ylim(0, 1.25 * max(1.0, float(rows.of_copy.max())))
         ax.grid(axis="x", visible=False)
-        ax.set_title(hardware)
+        ax.set_title(in_figure(hardware))
     axes[0][0].set_ylabel("speed (share of a device copy)")
     if newest:
         axes[0][0].legend(loc="upper left", ncols=2)

@@ -20,7 +20,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.experiment import Claim, Finding, Profile, Unit, Verdict
-from analysis.figures import log2_axis
+from analysis.figures import in_figure, log2_axis
 from analysis.gpu import training_compare
 from analysis.gpu.recording import MANIFEST, RECORDINGS, TRAINING, recordings, title_of
 from analysis.gpu.training import TrainingRecording
@@ -131,13 +131,13 @@ def draw_curves(curves: pd.DataFrame) -> Figure:
                     thin.step, np.log2(thin.scale_emulated), ".", color="#D55E00", markersize=4, label="emulated"
                 )
         above.axhline(training_compare.PARTED, color="#70757D", linewidth=1, linestyle="--")
-        above.set(title=task, yscale="log")
+        above.set(title=in_figure(task), yscale="log")
         below.set_xlabel("step")
         log2_axis(below, "loss scale", axis="y", most=6)
     axes[0, 0].set_ylabel("relative difference of the loss")
     axes[0, 0].legend(fontsize=8)
     axes[1, 0].legend(fontsize=8)
-    figure.suptitle(name, fontsize=10)
+    figure.suptitle(in_figure(name), fontsize=10)
     return figure
 
 

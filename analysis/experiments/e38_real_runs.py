@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from analysis.experiment import NO_CLAIM, NO_NUMBER, Claim, Finding, Profile, Unit, Verdict
-from analysis.figures import guide, log2_axis
+from analysis.figures import guide, in_figure, log2_axis
 from analysis.real_runs import CONSECUTIVE, ENVIRONMENT, balanced_share, course_of, explain, folder, read_runs, variants
 from analysis.tables import where
 
@@ -158,7 +158,10 @@ def draw_settles(runs: pd.DataFrame) -> Figure:
         ax.plot(row["first"], place, "o", color=tint, markerfacecolor="white", markersize=6)
     ax.set_yticks(
         range(len(ordered)),
-        [f"{row['run']}: {row['model'].partition(' (')[0]} ({row['steps']:,})" for row in ordered.to_dict("records")],
+        [
+            in_figure(f"{row['run']}: {row['model'].partition(' (')[0]} ({row['steps']:,})")
+            for row in ordered.to_dict("records")
+        ],
     )
     ax.tick_params(axis="y", labelsize=7, length=0)
     ax.set_ylim(-0.8, len(ordered) - 0.2)
@@ -228,7 +231,9 @@ def draw_near(runs: pd.DataFrame, near: pd.DataFrame) -> Figure:
                 ax.text(x, y, f"{np.floor(10 * value) / 10:g}", ha="center", va="center", fontsize=7.5)
     events = runs.groupby("policy").events.sum()
     ax.set_yticks(range(len(table)), [f"{policy} ({events[policy]:,})" for policy in table.index])
-    ax.set_xticks(range(len(table.columns)), table.columns, rotation=30, ha="right", rotation_mode="anchor")
+    ax.set_xticks(
+        range(len(table.columns)), list(map(in_figure, table.columns)), rotation=30, ha="right", rotation_mode="anchor"
+    )
     ax.tick_params(length=0, labelsize=8)
     ax.grid(False)
     ax.set(xlabel="scaler", ylabel="policy (events)", title="events explained (%)")

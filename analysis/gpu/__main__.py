@@ -21,6 +21,7 @@ from analysis.gpu.driver import DriverError
 from analysis.gpu.kinds import KINDS
 from analysis.gpu.record import CannotRecord, record
 from analysis.gpu.recording import RECORDINGS, TRAINING, Recording, RecordingError, recordings, title_of
+from fpemu.shown import shown, shown_lines
 
 if TYPE_CHECKING:
     from analysis.gpu.compare import Comparison
@@ -69,7 +70,7 @@ def _positive(text: str) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(shown(line), file=sys.stderr, flush=True)
 
 
 def _record(arguments: argparse.Namespace) -> int:
@@ -124,7 +125,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         same = same and bool(found) and not any(one.is_failure for one in found)
         told.append({"recording": recording.name, "device": recording.manifest["device"]["name"], **_parts(found)})
         if not arguments.json:
-            print(_text(recording, found))
+            print(shown_lines(_text(recording, found)))
     if arguments.json:
         print(json.dumps(told, indent=1))
     return 0 if same else DIFFERENCES
@@ -140,11 +141,11 @@ def _compare_training(folder: Path, told: list[dict[str, Any]], silent: bool) ->
     told.append({"recording": recording.name, "device": device, "runs": [one.record() for one in found]})
     if not silent:
         what = "" if recording.is_gpu else "PyTorch's CPU autocast, no GPU: "
-        print(f"{what}{device}, recorded {recording.manifest['recorded']}")
+        print(shown(f"{what}{device}, recorded {recording.manifest['recorded']}"))
         for one in found:
-            print(one.text())
+            print(shown_lines(one.text()))
         for entry in recording.manifest["not_recorded"]:
-            print(f"{entry['task']:<11} {entry['mode']:<9} not recorded: {entry['reason']}")
+            print(shown(f"{entry['task']:<11} {entry['mode']:<9} not recorded: {entry['reason']}"))
     return all(one.within for one in found)
 
 

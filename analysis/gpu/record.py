@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from analysis.gpu.inputs import EVERYTHING, Codes, Coverage
 from analysis.gpu.kinds import CONVERSIONS, Kind
 from analysis.gpu.part import REPLAYED, NoPrediction, Numbers, Part, Unavailable
 from analysis.gpu.recording import SCHEMA, SURPRISES, PartData, about, archive, files_of, hash_facts, write
+from fpemu.reading import load_arrays, read_whole
 
 Tell = Callable[[str], None]
 
@@ -261,13 +261,13 @@ def save_part(path: Path, key: Mapping[str, Any], data: PartData) -> None:
 def load_part(path: Path, key: Mapping[str, Any]) -> PartData | None:
     """A kept part; None if there is none, it is damaged, or it is of another device, software or source."""
     try:
-        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            about = json.loads(kept["about"].tobytes())
-            if about["key"] != json.loads(json.dumps(key)):
-                return None
-            coverage = Coverage(tuple((first, stop) for first, stop in about["facts"]["chunks"]))
-            arrays = kept["hashes"], kept["class_hashes"], kept["codes"], kept["surprises"]
-            return PartData(coverage, *arrays, about["facts"])
+        kept = load_arrays(read_whole(path))
+        about = json.loads(kept["about"].tobytes())
+        if about["key"] != json.loads(json.dumps(key)):
+            return None
+        coverage = Coverage(tuple((first, stop) for first, stop in about["facts"]["chunks"]))
+        arrays = kept["hashes"], kept["class_hashes"], kept["codes"], kept["surprises"]
+        return PartData(coverage, *arrays, about["facts"])
     except Exception:
         return None
 

@@ -23,6 +23,7 @@ from analysis.gpu.hashing import DEFINITION, Hashes
 from analysis.gpu.inputs import Codes, Coverage
 from analysis.gpu.kinds import KINDS, Kind
 from analysis.gpu.part import Part
+from fpemu.reading import DAMAGE, first_line, load_arrays, read_whole, strict_json
 
 SCHEMA = 1
 TRAINING = "fpemu recording: training"  # read and written by training.py
@@ -152,7 +153,7 @@ def read_json(folder: Path) -> Any:
     """The manifest of a folder as it stands there; RecordingError where there is none, or no JSON."""
     path = f"{folder.name}/{MANIFEST}"
     try:
-        return json.loads((folder / MANIFEST).read_bytes())
+        return strict_json(read_whole(folder / MANIFEST))
     except OSError as error:
         raise RecordingError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:
@@ -163,16 +164,15 @@ def read_archive(path: Path, entry: dict[str, Any]) -> dict[str, NDArray[Any]]:
     """The arrays of a file whose digest is the one recorded; RecordingError otherwise."""
     where = f"{path.parent.name}/{path.name}"
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RecordingError(f"{where}: {error.strerror or error}") from None
+        content = read_whole(path)
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{where}: {first_line(error)}") from None
     if digest(content) != entry["sha256"]:
         raise RecordingError(f"{where}: is not the file that was recorded (its SHA-256 differs)")
     try:
-        with np.load(BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:
-        raise RecordingError(f"{where}: {error}") from None
+        return load_arrays(content)
+    except DAMAGE as error:
+        raise RecordingError(f"{where}: {first_line(error)}") from None
 
 
 def _unpack(part: Part, entry: dict[str, Any], arrays: dict[str, NDArray[Any]], done: dict[str, PartData]) -> PartData:
@@ -293,7 +293,7 @@ def recordings(folder: Path, kind: Kind | None = None) -> list[Path]:
 def title_of(folder: Path) -> str | None:
     """What a folder's manifest says it is; None if it is none of the kinds, or cannot be read."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = strict_json(read_whole(folder / MANIFEST))
     except (OSError, ValueError):
         return None
     kind = manifest.get("kind") if isinstance(manifest, dict) else None

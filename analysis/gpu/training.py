@@ -19,7 +19,6 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from analysis.gpu.part import Unavailable
 from analysis.gpu.record import CannotRecord
 from analysis.gpu.recording import MANIFEST, TRAINING, RecordingError, archive, read_archive, read_json, write
 from analysis.gpu.training_tasks import KEPT, MODES, TASKS, Mode, Task
+from fpemu.reading import load_arrays, read_whole
 
 SCHEMA = 1
 SUFFIX = "-training"
@@ -151,11 +151,9 @@ def _told(about: dict[str, Any], kept: bool) -> str:
 def _load(path: Path, key: dict[str, Any]) -> tuple[Arrays, dict[str, Any]] | None:
     """A kept run; None if there is none, it is damaged, or of another device, software or source."""
     try:
-        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            note = json.loads(kept["about"].tobytes())
-            if note["key"] != json.loads(json.dumps(key)):
-                return None
-            return {name: kept[name] for name in kept.files if name != "about"}, note["about"]
+        kept = load_arrays(read_whole(path))
+        note = json.loads(kept.pop("about").tobytes())
+        return (kept, note["about"]) if note["key"] == json.loads(json.dumps(key)) else None
     except Exception:
         return None
 

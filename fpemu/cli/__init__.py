@@ -11,8 +11,12 @@ import click
 from fpemu import __version__
 from fpemu.cli import check, conform, engines, explain, explain_dot, formats, inspect, scaler
 from fpemu.cli.interrupt import LINE, told_once
+from fpemu.cli.terminal import close_outputs, flush
+from fpemu.reading import first_line
+from fpemu.shown import shown
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+UNPRINTED = 1
 
 
 class Program(click.Group):
@@ -30,9 +34,19 @@ class Program(click.Group):
         with told_once() as interrupt:
             try:
                 code = super().main(args, prog_name, standalone_mode=False, **extra)
+                flush()
             except click.ClickException as error:
+                if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # (whose message is a page)
+                    error.message = shown(error.message)
                 error.show()
                 sys.exit(error.exit_code)
+            except OSError as error:
+                close_outputs()
+                click.echo(f"fpemu: cannot print: {first_line(error)}", err=True)
+                sys.exit(UNPRINTED)
+            except MemoryError:
+                click.echo("fpemu: out of memory", err=True)
+                sys.exit(UNPRINTED)
             except (click.Abort, KeyboardInterrupt):
                 click.echo(LINE.decode(), err=True, nl=False)
                 sys.exit(INTERRUPTED)

@@ -12,6 +12,7 @@ import click
 from fpemu.cli.terminal import FormatName, print_json
 from fpemu.formats import FloatFormat
 from fpemu.policies import NaN, Overflow, Policy, Rounding, Stochastic, Subnormals
+from fpemu.shown import shown, shown_lines
 
 COUNTEREXAMPLE, COULD_NOT_RUN = 1, 2
 
@@ -95,12 +96,12 @@ def check(
             )  # fmt: skip
             text, document, conforms = str(report), report.data(), report.conforms
     except (NotAConversion, TypeError, ValueError) as error:
-        click.echo(f"fpemu: {function}: {' '.join(str(error).split())}", err=True)
+        click.echo(shown(f"fpemu: {function}: {' '.join(str(error).split())}"), err=True)
         click.get_current_context().exit(COULD_NOT_RUN)
     if as_json:
         print_json(document)
     else:
-        click.echo(text)
+        click.echo(shown_lines(text))
     click.get_current_context().exit(0 if conforms else COUNTEREXAMPLE)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpemu.formats import FORMATS, FloatFormat
+from fpemu.reading import first_line, open_regular, strict_json
+from fpemu.shown import shown
 
 # What the dtypes of the format are: NumPy dtypes of the bytes, and the format of codes.
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
@@ -54,13 +55,13 @@ def is_safetensors(head: bytes, size: int) -> bool:
 
 def safetensors_entries(path: str) -> list[Entry]:
     """The tensors of a file, in the order of their bytes.  Raises ValueError where the header is none, or does not fit the file."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
         if length > min(size - 8, MOST_HEADER):
             raise ValueError(f"damaged: a header of {length:,} bytes in a file of {size:,}")
         try:
-            header = json.loads(stream.read(length))
+            header = strict_json(stream.read(length))
         except ValueError as error:
             raise ValueError(f"damaged: the header is no JSON ({error})") from None
     if not isinstance(header, dict):
@@ -71,7 +72,7 @@ def safetensors_entries(path: str) -> list[Entry]:
     for entry in entries:
         if entry.start < end or entry.stop > size:
             raise ValueError(
-                f"damaged: {entry.name} lies at bytes {entry.start} to {entry.stop}, over another or beyond the end"
+                f"damaged: {shown(entry.name)} lies at bytes {entry.start} to {entry.stop}, over another or beyond the end"
             )
         end = entry.stop
     return entries
@@ -79,18 +80,23 @@ def safetensors_entries(path: str) -> list[Entry]:
 
 def _entry(name: str, facts: Any, offset: int) -> Entry:
     try:
-        kind, shape = str(facts["dtype"]), tuple(int(n) for n in facts["shape"])
-        start, stop = (offset + int(n) for n in facts["data_offsets"])
+        kind, shape = str(facts["dtype"]), tuple(map(_whole, facts["shape"]))
+        start, stop = (offset + _whole(n) for n in facts["data_offsets"])
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"damaged: {name} has no dtype, shape or data_offsets") from None
+        raise ValueError(f"damaged: {shown(name)} has no dtype, shape or data_offsets") from None
     entry = Entry(name, kind, shape, start, stop)
-    if (
-        min(shape, default=0) < 0
-        or stop < start
-        or (entry.dtype is not None and math.prod(shape) * entry.dtype.itemsize != stop - start)
-    ):
-        raise ValueError(f"damaged: {name}, {kind} of shape {list(shape)}, cannot take {stop - start} bytes")
+    if stop < start or (entry.dtype is not None and math.prod(shape) * entry.dtype.itemsize != stop - start):
+        raise ValueError(
+            f"damaged: {shown(name)}, {shown(kind)} of shape {list(shape)}, cannot take {stop - start} bytes"
+        )
     return entry
+
+
+def _whole(number: Any) -> int:
+    """A number of JSON that counts something; ValueError for any other."""
+    if type(number) is not int or number < 0:
+        raise ValueError(f"{number} counts nothing")
+    return number
 
 
 def safetensors_pieces(path: str, entry: Entry, most: int) -> Iterator[NDArray[Any]]:
@@ -108,7 +114,7 @@ def why_skipped(entry: Entry) -> str:
     return (
         f"{OTHER[entry.kind]} ({entry.kind})"
         if entry.kind in OTHER
-        else f"elements of {entry.kind}, which is no format known here"
+        else f"elements of {shown(entry.kind)}, which is no format known here"
     )
 
 
@@ -139,7 +145,7 @@ def torch_tensors(path: str) -> Iterator[TorchTensor]:
     try:
         held = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:  # whatever a damaged or unsafe file makes of it
-        raise ValueError(f"PyTorch does not load it with weights_only: {str(error).splitlines()[0][:200]}") from None
+        raise ValueError(f"PyTorch does not load it with weights_only: {first_line(error)[:200]}") from None
     for name, tensor in _named(held, ""):
         kind = str(tensor.dtype).removeprefix("torch.")
         flat = tensor.detach().contiguous().reshape(-1)

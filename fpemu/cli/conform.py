@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fpemu.cli.terminal import console, plain_table, print_json
+from fpemu.shown import shown_lines
 from fpemu.stacks import ALL, STACKS
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def conform(stacks: tuple[str, ...], listing: bool, exhaustive: bool, as_json: b
         _table(outcomes)
         for outcome in outcomes:
             if outcome.verdict in (NEITHER, FAILED):
-                click.echo(told(outcome))
+                click.echo(shown_lines(told(outcome)))
         missing_names = dict.fromkeys(peer.package for peer in chosen if not peer.is_installed)
         if missing_names:
             click.echo(f"not installed, or of another release: {', '.join(missing_names)}")

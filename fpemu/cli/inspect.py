@@ -10,10 +10,12 @@ import click
 import numpy as np
 
 from fpemu.cli.tensors import Skipped, Tensor, data_bytes, tensors
-from fpemu.cli.terminal import FormatName, FormatNames, console, plain_table, print_json
+from fpemu.cli.terminal import FormatName, FormatNames, console, plain_table, print_json, told_of
 from fpemu.formats import FloatFormat
-from fpemu.io import DAMAGE, writing_whole
 from fpemu.policies import Cast, Overflow, Rounding
+from fpemu.reading import DAMAGE, first_line
+from fpemu.shown import shown
+from fpemu.writing import writing_whole
 
 if TYPE_CHECKING:
     from fpemu.cli.losses import Inspected
@@ -62,8 +64,8 @@ def inspect(
 ) -> None:
     """Show what casting the tensors in FILES to low precision would lose: underflow, overflow, error, best loss scale.
 
-    FILES are .npy, .npz, .safetensors or files of fpemu.save, of any size: they are read piece by piece, and never
-    unpickled. A .pt is read by PyTorch, where that is installed, weights only.
+    FILES are .npy, .npz, .safetensors or files of fpemu.save, of any size: they are read (and unpacked) in pieces of
+    16 MiB, and never unpickled. A .pt is read by PyTorch, where that is installed, weights only.
     Shares are of the non-zero elements and of the energy (sum of squares).
 
     \b
@@ -81,7 +83,7 @@ def inspect(
     else:
         _print_tables(found, how)
     for problem in problems:
-        click.echo(f"fpemu: {problem}", err=True)
+        click.echo(f"fpemu: {shown(problem)}", err=True)
     _write_pictures(found, problems, how, html, png)
     click.get_current_context().exit(1 if failed or not found else 0)
 
@@ -116,7 +118,7 @@ def _inspect_all(
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("inspect", total=sum(map(data_bytes, files)))
         for file in files:
-            progress.update(task, description=os.path.basename(file))
+            progress.update(task, description=shown(os.path.basename(file)))
             try:
                 for entry in tensors(file, raw):
                     if isinstance(entry, Skipped):
@@ -126,19 +128,14 @@ def _inspect_all(
                     try:
                         stats = _stats(entry, casts, scale, lambda size: progress.advance(task, size))
                     except DAMAGE as error:
-                        problems.append(f"{title(file, entry.name)}: {_one_line(error)}")
+                        problems.append(f"{title(file, entry.name)}: {first_line(error)}")
                         failed = True
                         continue
                     found.append(Inspected(file, entry.name, entry.dtype, entry.shape, stats))
             except DAMAGE as error:
-                problems.append(f"{file}: {_one_line(error)}".replace(f"{file}: {file}: ", f"{file}: "))
+                problems.append(f"{shown(file)}: {first_line(error).removeprefix(f'{shown(file)}: ')}")
                 failed = True
     return found, problems, failed
-
-
-def _one_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    return " ".join(text.split())
 
 
 def _stats(tensor: Tensor, casts: Sequence[Cast], scale: float, advance: Any) -> TensorStats:
@@ -173,13 +170,13 @@ def _print_tables(found: Sequence[Inspected], how: str) -> None:
     out = console()
 
     def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        shown = plain_table(*headings)
+        lines = plain_table(*headings)
         for row in rows:
-            shown.add_row(*row)
-        out.print(shown)
+            lines.add_row(*row)
+        out.print(lines)
 
     for one in found:
-        out.print(one.title)
+        out.print(shown(one.title))
         out.print(headline(one))
         show(*table(one.stats))
     if len(found) > 1:
@@ -210,19 +207,15 @@ def _write_pictures(
 ) -> None:
     if not (html or png) or not found:
         return
-    try:
-        from fpemu.cli.page import page
-        from fpemu.plots import exponent_histograms, save_figure
+    from fpemu.cli.page import page
+    from fpemu.plots import exponent_histograms, save_figure
 
-        if html:
-            with writing_whole(html) as stream:
-                stream.write(page(found, problems, how).encode())
-            click.echo(f"wrote {html}", err=True)
-        if png:
-            if len(found) > MOST_PANELS:
-                click.echo(f"fpemu: the PNG shows the first {MOST_PANELS} of {len(found)} tensors", err=True)
-            formats = [part.cast.format for part in found[0].stats.formats]
+    if html:
+        with told_of(html), writing_whole(html) as stream:
+            stream.write(page(found, problems, how).encode())
+    if png:
+        if len(found) > MOST_PANELS:
+            click.echo(f"fpemu: the PNG shows the first {MOST_PANELS} of {len(found)} tensors", err=True)
+        formats = [part.cast.format for part in found[0].stats.formats]
+        with told_of(png):
             save_figure(exponent_histograms({one.title: one.stats for one in found[:MOST_PANELS]}, formats), png)
-            click.echo(f"wrote {png}", err=True)
-    except OSError as error:
-        raise click.ClickException(f"{error.filename or html or png}: {_one_line(error)}") from None

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from fpemu.writing import stopped
+
 LINE = b"fpemu: interrupted\n"
 SHOW_CURSOR = b"\x1b[?25h"  # (a progress bar hides it, and could not bring it back any more)
 
@@ -20,8 +22,9 @@ class Interrupt:
     came = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Say so, close the outputs, and unwind, so that temporary files go; a second one ends the process."""
+        """Say so, close the outputs, forbid writing, and unwind, so that temporary files go; a second one ends the process."""
         self.came = True
+        stopped.set()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         sink = os.open(os.devnull, os.O_WRONLY)
         for output in (1, 2):

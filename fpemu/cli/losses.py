@@ -11,6 +11,7 @@ from typing import Any
 from fpemu.formats import as_format
 from fpemu.histogram import Band, intersect_bands
 from fpemu.plots import short_name
+from fpemu.shown import shown
 from fpemu.stats import CastLoss, TensorStats
 
 ENERGY_LOST = 1e-3  # the share of the energy a loss scale may lose to zero
@@ -39,8 +40,8 @@ class Inspected:
 
 
 def title(file: str, name: str) -> str:
-    """How a tensor of a file is called; the one of an .npy has the file's own name."""
-    return file if name == os.path.basename(file) else f"{file}: {name}"
+    """How a tensor of a file is called, in characters that print; the one of an .npy has the file's own name."""
+    return shown(file if name == os.path.basename(file) else f"{file}: {name}")
 
 
 def bands_of(stats: TensorStats) -> dict[str, Band]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from fpemu.cli.losses import NOTE, Inspected, common_table, headline, table
 from fpemu.plots import exponent_histogram
+from fpemu.shown import shown
 
 DPI = 130
 
@@ -23,7 +25,7 @@ def page(found: Sequence[Inspected], problems: Sequence[str], how: str) -> str:
         note=NOTE,
         tensors=[_section(one) for one in found],
         common=dict(zip(("headings", "rows"), common_table(found), strict=True)) if len(found) > 1 else None,
-        problems=problems,
+        problems=[shown(problem) for problem in problems],
     )
 
 
@@ -36,5 +38,7 @@ def _png(one: Inspected) -> str:
     """The histogram as base64."""
     stream = io.BytesIO()
     formats = [part.cast.format for part in one.stats.formats]
-    exponent_histogram(one.stats, formats).savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        exponent_histogram(one.stats, formats).savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     return base64.b64encode(stream.getvalue()).decode("ascii")

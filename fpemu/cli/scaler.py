@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fpemu.cli.terminal import FormatName, console, plain_table, print_json
-from fpemu.cli.trace_names import OVERFLOW, SCALE_AFTER, SCALE_USED, UNITS, shown
+from fpemu.cli.trace_names import OVERFLOW, SCALE_AFTER, SCALE_USED, UNITS
 from fpemu.formats import FloatFormat
 from fpemu.scaling.loss_policies import LOSS_POLICIES
+from fpemu.shown import shown
 
 if TYPE_CHECKING:
     from fpemu.cli.traces import Trace

@@ -5,15 +5,27 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fpemu.cli.checkpoints import is_safetensors, safetensors_entries, safetensors_pieces, torch_tensors, why_skipped
 from fpemu.formats import FloatFormat
-from fpemu.io import CODES, DAMAGE, FORMAT, Header, check_length, opened_archive, read_header, read_identity
+from fpemu.io import CODES, FORMAT, read_identity
+from fpemu.reading import (
+    DAMAGE,
+    Header,
+    check_length,
+    first_line,
+    open_member,
+    open_regular,
+    opened_archive,
+    read_exactly,
+    read_header,
+)
 
 CHUNK_BYTES = 1 << 24  # of a tensor, in memory at one time
 FLOATS = ("float16", "float32", "float64")
@@ -53,7 +65,7 @@ def tensors(path: str, raw: FloatFormat | None) -> Iterator[Tensor | Skipped]:
     ``raw``: the format of raw elements and integers of its width.
     Raises ValueError and OSError where the file as a whole cannot be read.
     """
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         magic = stream.read(9)
     if magic[:6] == b"\x93NUMPY":
         yield _from_npy(path, raw)
@@ -68,7 +80,7 @@ def tensors(path: str, raw: FloatFormat | None) -> Iterator[Tensor | Skipped]:
 def _is_torch(path: str) -> bool:
     """Whether an archive is one of torch.save."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
     except DAMAGE:
         return False
@@ -97,17 +109,20 @@ def _from_torch(path: str) -> Iterator[Tensor | Skipped]:
 def data_bytes(path: str) -> int:
     """About how many bytes of data a file holds, for the progress bar; 0 where it cannot be read."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return sum(member.file_size for member in archive.infolist())
-    except DAMAGE:
-        return os.path.getsize(path) if os.path.exists(path) else 0
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            with suppress(*DAMAGE), zipfile.ZipFile(stream) as archive:
+                size = sum(member.file_size for member in archive.infolist())
+            return size
+    except OSError:
+        return 0
 
 
 def _from_npy(path: str, raw: FloatFormat | None) -> Tensor | Skipped:
     name = os.path.basename(path)
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         header = read_header(stream)
-    check_length(header, os.path.getsize(path))
+        check_length(header, os.fstat(stream.fileno()).st_size)
     kept = _kept(name, header, raw, None)
     if isinstance(kept, Skipped):
         return kept
@@ -140,31 +155,24 @@ def _from_member(
 ) -> Tensor | Skipped:
     name = member.filename.removesuffix(".npy")
     try:
-        with archive.open(member) as stream:
+        with open_member(archive, member) as stream:
             header = read_header(stream)
         check_length(header, member.file_size)
     except DAMAGE as error:
-        return Skipped(name, f"damaged: {error}", failed=True)
+        return Skipped(name, f"damaged: {first_line(error)}", failed=True)
     kept = _kept(name, header, raw, own)
     if isinstance(kept, Skipped):
         return kept
 
     def pieces() -> Iterator[NDArray[Any]]:
         step = CHUNK_BYTES // header.dtype.itemsize * header.dtype.itemsize
-        with archive.open(member) as stream:
-            _read_exactly(stream, header.offset)
+        with open_member(archive, member) as stream:
+            read_exactly(stream, header.offset)
             for start in range(0, header.nbytes, step):
-                data = _read_exactly(stream, min(step, header.nbytes - start))
+                data = read_exactly(stream, min(step, header.nbytes - start))
                 yield _typed(np.frombuffer(data, header.dtype), kept)
 
     return _tensor(name, header, kept, pieces())
-
-
-def _read_exactly(stream: IO[bytes], size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) != size:
-        raise EOFError(f"cut short: {size - len(data)} bytes missing")
-    return data
 
 
 Kept = FloatFormat | None

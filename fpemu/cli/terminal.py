@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fpemu.engines import Engine, as_engine
 from fpemu.formats import FloatFormat, as_format
+from fpemu.reading import first_line
+from fpemu.shown import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,6 +69,30 @@ class EngineName(ParamType):
             return as_engine(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+def flush() -> None:
+    """What is printed reaches its place now, and a full one says so now."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def close_outputs() -> None:
+    """Standard output goes nowhere from here on: what could not be printed is not tried again at exit."""
+    with suppress(OSError, ValueError):
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, sys.stdout.fileno())
+        os.close(sink)
+
+
+@contextmanager
+def told_of(path: str) -> Iterator[None]:
+    """A file is written meanwhile; says so, or in one line why not."""
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"{path}: {first_line(error)}") from None
+    click.echo(f"wrote {shown(path)}", err=True)
 
 
 def console() -> Console:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from fpemu.shown import shown
+
 MAGNITUDE, LOG2 = "magnitude", "log2"
 UNITS = (MAGNITUDE, LOG2)
 
@@ -114,13 +116,8 @@ _VALID = "names that say it: amax, grad_amax, grad_max, max_abs, absmax (magnitu
 _MOST_NAMES = 20
 
 
-def shown(name: str) -> str:
-    """A name with what does not print escaped."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
-
-
 def quoted(name: str) -> str:
-    """The same in quotes."""
+    """A name as it is shown, in quotes."""
     return f"'{shown(name)}'"
 
 

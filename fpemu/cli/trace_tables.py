@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpemu.cli.trace_names import listed, quoted
+from fpemu.reading import read_whole
 
 WIDTHS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
 SEPARATORS = ("\t", ";", ",")
@@ -71,8 +72,7 @@ def number(text: str) -> float | None:
 def read_table(path: str) -> Table:
     """A file's rows.  Its names are its first row, if that has a word in it, or the last comment above its numbers that has as many
     fields as they.  Raises TraceError, OSError."""
-    with open(path, "rb") as stream:
-        text = _decoded(stream.read())
+    text = _decoded(read_whole(path))
     comments, lines = _split(text)
     if not lines:
         raise TraceError("empty")

@@ -28,12 +28,12 @@ from fpemu.cli.trace_names import (
     meaning,
     quoted,
     refuse_other,
-    shown,
     unit_of,
 )
 from fpemu.cli.trace_tables import TraceError, column_of, read_table
-from fpemu.io import DAMAGE
+from fpemu.reading import DAMAGE, array_names, first_line, load_array, load_npy
 from fpemu.scaling.loss_recordings import LARGEST_LOG, LEAST_LOG, Recording
+from fpemu.shown import shown
 
 Column = tuple[NDArray[np.float64], NDArray[np.bool_]]  # numbers, and which are not there
 
@@ -87,14 +87,14 @@ def read_trace(path: str, asked: Asked) -> Trace:
     except DAMAGE as error:
         if isinstance(error, OSError):
             raise
-        raise TraceError(shown(str(error).splitlines()[0]) if str(error) else type(error).__name__) from None
+        raise TraceError(first_line(error).removeprefix(f"{shown(path)}: ")) from None
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
 def _opened(path: str) -> _Columns:
     kind = os.path.splitext(path)[1].lower()
     if kind == ".npy":
-        whole = np.load(path, mmap_mode="r", allow_pickle=False)
+        whole = load_npy(path)
         return _Columns(None, lambda _, flags: _plain(whole, flags), lambda step: f"element {step}")
     if kind == ".npz":
         return _archive(path)
@@ -109,14 +109,12 @@ def _opened(path: str) -> _Columns:
 
 
 def _archive(path: str) -> _Columns:
-    with np.load(path, allow_pickle=False) as archive:
-        names = list(archive.files)
+    names = array_names(path)
 
     def read(name: str | None, flags: bool) -> Column:
         if name not in names:
             raise TraceError(f"no array {quoted(str(name))}; there are: {listed(names)}")
-        with np.load(path, allow_pickle=False) as archive:
-            return _plain(archive[str(name)], flags)
+        return _plain(load_array(path, str(name)), flags)
 
     return _Columns(names, read, lambda step: f"element {step}", "array")
 
