@@ -469,7 +469,7 @@ def test_bad_codes() -> None:
 def test_unhashable_arguments_are_refused_clearly() -> None:
     with pytest.raises((TypeError, ValueError)) as error:
         fp.encode(1.0, ["e4m3"])  # type: ignore[arg-type]
-    assert "a format is a name or a FloatFormat, not list" in str(error.value)
+    assert "a format is a name, a FloatFormat or a dtype, not list" in str(error.value)
     with pytest.raises((TypeError, ValueError)) as error:
         fp.encode(1.0, "e4m3", rounding=["up"])  # type: ignore[arg-type]
     assert "unknown rounding ['up']; valid: nearest-even" in str(error.value)
