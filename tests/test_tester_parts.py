@@ -97,6 +97,8 @@ def test_inputs_are_flushed_below_their_own_smallest_normal_number(source: Float
     found = [one for one in hypotheses(Cast("e4m3"), source) if one.names == (("flushes subnormal inputs", ""),)]
     assert [one.smallest_input for one in found] == [smallest]
     flushing = testing.hypotheses.policy(Cast("e4m3", subnormals="flush-input"), source)
+    others = hypotheses(Cast("e4m3", subnormals="flush-input"), source)
+    assert {one.smallest_input for one in others if "subnormal" not in str(one.names)} == {smallest}
     assert flushing.smallest_input == smallest and testing.hypotheses.policy(Cast("e4m3"), source).smallest_input == 0
 
 
