@@ -27,15 +27,26 @@ HELD: dict[str, tuple[str, Any]] = {
     "eight.back": ("F8_E5M2", fp.encode(X, "e5m2")),
     "count": ("I64", np.arange(3)),
     "none": ("F32", np.zeros((0, 4), np.float32)),
-    "odd": ("F4", np.zeros(2, np.uint8)),
+    "eight.amd": ("F8_E4M3FNUZ", fp.encode(X * 2**14, "e4m3fnuz")),
+    "eight.amd.back": ("F8_E5M2FNUZ", fp.encode(X, "e5m2fnuz")),
+    "scales": ("F8_E8M0", fp.encode(np.abs(X), "e8m0")),
+    "six": ("F6_E2M3", fp.encode(np.vstack([X, X, X, X])[:, :4] * 2**12, "e2m3")),
+    "six.wide": ("F6_E3M2", fp.encode(X[:4] * 2**12, "e3m2")),
+    "four": ("F4", fp.encode(X[:4] * 2**12, "e2m1")),
+    "odd": ("F3", np.zeros(2, np.uint8)),
+    "pairs": ("C64", np.zeros(2, np.complex64)),
 }
+FORMATS = {"BF16": "bf16", "F8_E4M3": "e4m3", "F8_E5M2": "e5m2", "F8_E4M3FNUZ": "e4m3fnuz", "F8_E5M2FNUZ": "e5m2fnuz",
+           "F8_E8M0": "e8m0", "F6_E2M3": "e2m3", "F6_E3M2": "e3m2", "F4": "e2m1"}  # fmt: skip
+SKIPPED = ("I64", "F3", "C64")
 
 
 def written(path: Path, held: dict[str, tuple[str, Any]] = HELD, **change: Any) -> Path:
     header: dict[str, Any] = {"__metadata__": {"format": "np"}}
     body = b""
     for name, (kind, array) in held.items():
-        data = np.ascontiguousarray(array).tobytes()
+        packed = kind in FORMATS and fp.FORMATS[FORMATS[kind]].bits < 8
+        data = (fp.pack(array.reshape(-1), FORMATS[kind]) if packed else np.ascontiguousarray(array)).tobytes()
         header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [len(body), len(body) + len(data)]}
         body += data
     for name, facts in change.items():
@@ -62,20 +73,39 @@ def check(found: Any, names: dict[str, Any]) -> None:
 
 
 def values_of(kind: str, array: Any) -> Any:
-    format = {"BF16": "bf16", "F8_E4M3": "e4m3", "F8_E5M2": "e5m2"}.get(kind)
+    format = FORMATS.get(kind)
     return array if format is None else fp.decode(array, format)
 
 
 def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "model.safetensors")
     result, found = inspected(path, "--formats", "fp16,e4m3")
-    check(found, {name: values_of(kind, array) for name, (kind, array) in HELD.items() if kind not in ("I64", "F4")})
-    assert "count: skipped, integers (I64)" in result.stderr and "odd: skipped, elements of F4" in result.stderr
+    check(found, {name: values_of(kind, array) for name, (kind, array) in HELD.items() if kind not in SKIPPED})
+    for told in (
+        "count: skipped, integers (I64)",
+        "odd: skipped, elements of F3",
+        "pairs: skipped, complex numbers (C64)",
+    ):
+        assert told in result.stderr
+    dtypes = {one["name"]: one["dtype"] for one in found["files"][0]["tensors"]}
+    assert dtypes["four"] == "codes of float4_e2m1fn" and "taken to be packed from the lowest bit" in dtypes["six"]
     monkeypatch.setattr(reader, "CHUNK_BYTES", 24)  # in pieces
     check(
         inspected(path, "--formats", "fp16,e4m3")[1],
-        {n: values_of(k, a) for n, (k, a) in HELD.items() if k not in ("I64", "F4")},
+        {n: values_of(k, a) for n, (k, a) in HELD.items() if k not in SKIPPED},
     )
+
+
+def test_the_first_of_two_fp4_is_the_low_half(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "x.safetensors",
+        {"w": ("U8", np.array([0x21, 0x43, 0x75], np.uint8))},
+        w={"dtype": "F4", "shape": [2, 3]},
+    )
+    (entry,) = reader.tensors(str(path), None)
+    assert isinstance(entry, reader.Tensor)
+    assert entry.shape == (2, 3) and entry.format is fp.FORMATS["e2m1"]
+    assert np.concatenate(list(entry.pieces)).tolist() == [1, 2, 3, 4, 5, 7]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +113,8 @@ def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"brain": {"data_offsets": [0, 70]}}, "over another or beyond the end"),
         ({"layer.weight": {"shape": [5, 8]}}, "cannot take 140 bytes"),
+        ({"four": {"shape": [4, 8]}}, "four, F4 of shape [4, 8], cannot take 14 bytes"),
+        ({"four": {"shape": [3, 9]}}, "cannot take 14 bytes"),
         ({"layer.weight": {"shape": None}}, "has no dtype, shape or data_offsets"),
     ],
 )

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fpemu.formats import FORMATS, FloatFormat
-from fpemu.reading import first_line, open_regular, strict_json
+from fpemu.packing import unpack
+from fpemu.reading import open_regular, strict_json
 from fpemu.shown import shown
 
-# What the dtypes of the format are: NumPy dtypes of the bytes, and the format of codes.
+# What the dtypes of the format are: NumPy dtypes of the bytes, and the format of codes.  Those of less than a byte lie packed, and
+# shapes count elements; of two in a byte the first is the low half, as in torch's x2 dtypes.  For those of six bits the format says
+# nothing: they are read in the same order, and said to be.
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 CODES = {
     "BF16": ("<u2", "bfloat16"),
     "F8_E4M3": ("u1", "float8_e4m3fn"),
     "F8_E5M2": ("u1", "float8_e5m2"),
     "F8_E8M0": ("u1", "float8_e8m0fnu"),
+    "F8_E4M3FNUZ": ("u1", "float8_e4m3fnuz"),
+    "F8_E5M2FNUZ": ("u1", "float8_e5m2fnuz"),
+    "F6_E2M3": ("u1", "float6_e2m3fn"),
+    "F6_E3M2": ("u1", "float6_e3m2fn"),
+    "F4": ("u1", "float4_e2m1fn"),
 }
-OTHER = {"BOOL": "booleans"} | {f"{sign}{bits}": "integers" for sign in "UI" for bits in (8, 16, 32, 64)}
+OTHER = {"BOOL": "booleans", "C64": "complex numbers"}
+OTHER |= {f"{sign}{bits}": "integers" for sign in "UI" for bits in (8, 16, 32, 64)}
 MOST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
@@ -46,6 +55,29 @@ class Entry(NamedTuple):
     def format(self) -> FloatFormat | None:
         """Of codes; None for floats."""
         return FORMATS[CODES[self.kind][1]] if self.kind in CODES else None
+
+    @property
+    def size(self) -> int:
+        """How many elements."""
+        return math.prod(self.shape)
+
+    @property
+    def packed(self) -> bool:
+        """Whether several elements lie in a byte."""
+        return self.format is not None and self.format.bits < 8
+
+    @property
+    def bits(self) -> int | None:
+        """Of an element; None for a kind that is not inspected."""
+        return self.format.bits if self.format is not None else None if self.dtype is None else 8 * self.dtype.itemsize
+
+    @property
+    def described(self) -> str:
+        """What its elements are, in words."""
+        if self.format is None:
+            return str(self.dtype)
+        unsaid = ", taken to be packed from the lowest bit" if self.packed and 8 % self.format.bits else ""
+        return f"codes of {self.format.name}{unsaid}"
 
 
 def is_safetensors(head: bytes, size: int) -> bool:
@@ -85,7 +117,7 @@ def _entry(name: str, facts: Any, offset: int) -> Entry:
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"damaged: {shown(name)} has no dtype, shape or data_offsets") from None
     entry = Entry(name, kind, shape, start, stop)
-    if stop < start or (entry.dtype is not None and math.prod(shape) * entry.dtype.itemsize != stop - start):
+    if stop < start or (entry.bits is not None and entry.size * entry.bits != 8 * (stop - start)):
         raise ValueError(
             f"damaged: {shown(name)}, {shown(kind)} of shape {list(shape)}, cannot take {stop - start} bytes"
         )
@@ -100,13 +132,16 @@ def _whole(number: Any) -> int:
 
 
 def safetensors_pieces(path: str, entry: Entry, most: int) -> Iterator[NDArray[Any]]:
-    """The elements, flat, in pieces of at most ``most`` bytes, each mapped by itself."""
-    assert entry.dtype is not None
-    step = max(most // entry.dtype.itemsize, 1)
-    count = math.prod(entry.shape)
-    for first in range(0, count, step):
-        length = min(step, count - first)
-        yield np.asarray(np.memmap(path, entry.dtype, "r", entry.start + first * entry.dtype.itemsize, (length,)))
+    """The elements, flat, in pieces of at most ``most`` bytes, each read by itself."""
+    assert entry.dtype is not None and entry.bits is not None
+    step = max(most // entry.dtype.itemsize // 8, 1) * 8
+    for first in range(0, entry.size, step):
+        length = min(step, entry.size - first)
+        start, nbytes = entry.start + first * entry.bits // 8, -(-length * entry.bits // 8)
+        held = np.fromfile(path, entry.dtype, nbytes // entry.dtype.itemsize, offset=start)
+        if held.nbytes != nbytes:
+            raise EOFError(f"cut short: {nbytes - held.nbytes} bytes missing")
+        yield unpack(held, entry.format, length) if entry.packed and entry.format is not None else held
 
 
 def why_skipped(entry: Entry) -> str:
@@ -116,56 +151,3 @@ def why_skipped(entry: Entry) -> str:
         if entry.kind in OTHER
         else f"elements of {shown(entry.kind)}, which is no format known here"
     )
-
-
-# ---- PyTorch --------------------------------------------------------------------------------------------------------
-TORCH_CODES = tuple(name for name in FORMATS if name.startswith("bfloat") or name.startswith("float8_"))
-TORCH_FLOATS = ("float16", "float32", "float64")
-
-
-class TorchTensor(NamedTuple):
-    """A tensor of a .pt: its elements, flat, as floats or as codes of a format; ``elements`` is None for a kind that is not inspected."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    format: FloatFormat | None
-    elements: NDArray[Any] | None
-
-
-def torch_tensors(path: str) -> Iterator[TorchTensor]:
-    """The tensors of a .pt, nested names joined by dots.
-
-    Memory-mapped and read with ``weights_only``: nothing in the file can run.  Raises ValueError where PyTorch is missing or refuses the file.
-    """
-    try:
-        import torch
-    except ImportError:
-        raise ValueError("a PyTorch checkpoint needs PyTorch to be read; or save it as .safetensors") from None
-    try:
-        held = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except Exception as error:  # whatever a damaged or unsafe file makes of it
-        raise ValueError(f"PyTorch does not load it with weights_only: {first_line(error)[:200]}") from None
-    for name, tensor in _named(held, ""):
-        kind = str(tensor.dtype).removeprefix("torch.")
-        flat = tensor.detach().contiguous().reshape(-1)
-        elements: NDArray[Any] | None = None
-        if kind in TORCH_FLOATS:
-            elements = flat.numpy()
-        elif kind in TORCH_CODES:
-            width = {1: (torch.uint8, np.uint8), 2: (torch.int16, np.uint16)}[flat.element_size()]
-            elements = flat.view(width[0]).numpy().view(width[1])
-        format = FORMATS[kind] if kind in TORCH_CODES else None
-        yield TorchTensor(name, kind, tuple(tensor.shape), format, elements)
-
-
-def _named(held: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Tensors in dicts and lists, by their path."""
-    if hasattr(held, "dtype") and hasattr(held, "detach"):
-        yield name or "tensor", held
-    elif isinstance(held, Mapping):
-        for key, value in held.items():
-            yield from _named(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(held, (list, tuple)):
-        for place, value in enumerate(held):
-            yield from _named(value, f"{name}.{place}" if name else str(place))

@@ -1,4 +1,4 @@
-"""The tensors of a file, in pieces of bounded size: .npy and .safetensors memory-mapped, members of .npz streamed out of the archive."""
+"""The tensors of a file, in pieces of bounded size: .npy memory-mapped, .safetensors read, members of .npz streamed out of the archive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fpemu.cli.checkpoints import is_safetensors, safetensors_entries, safetensors_pieces, torch_tensors, why_skipped
+from fpemu.cli.checkpoints import is_safetensors, safetensors_entries, safetensors_pieces, why_skipped
+from fpemu.cli.torch_files import LEGACY, flat_pieces, torch_entries
 from fpemu.formats import FloatFormat
 from fpemu.io import CODES, FORMAT, read_identity
 from fpemu.reading import (
@@ -66,11 +67,13 @@ def tensors(path: str, raw: FloatFormat | None) -> Iterator[Tensor | Skipped]:
     Raises ValueError and OSError where the file as a whole cannot be read.
     """
     with open_regular(path) as stream:
-        magic = stream.read(9)
+        magic = stream.read(len(LEGACY))
     if magic[:6] == b"\x93NUMPY":
         yield _from_npy(path, raw)
     elif magic[:2] == b"PK":
         yield from (_from_torch(path) if _is_torch(path) else _from_npz(path, raw))
+    elif magic == LEGACY:
+        yield from _from_torch(path)
     elif is_safetensors(magic, os.path.getsize(path)):
         yield from _from_safetensors(path)
     else:
@@ -78,12 +81,15 @@ def tensors(path: str, raw: FloatFormat | None) -> Iterator[Tensor | Skipped]:
 
 
 def _is_torch(path: str) -> bool:
-    """Whether an archive is one of torch.save."""
+    """Whether an archive is one of torch.save.  ValueError for a program of torch.jit.save, which looks like one."""
     try:
         with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
     except DAMAGE:
         return False
+    if {"data.pkl", "constants.pkl"} <= names:
+        raise ValueError("a TorchScript program, not a checkpoint: save the state_dict() of what torch.jit.load gives")
+    return "data.pkl" in names
 
 
 def _from_safetensors(path: str) -> Iterator[Tensor | Skipped]:
@@ -91,19 +97,17 @@ def _from_safetensors(path: str) -> Iterator[Tensor | Skipped]:
         if entry.dtype is None:
             yield Skipped(entry.name, why_skipped(entry))
             continue
-        kind = entry.dtype.name if entry.format is None else f"codes of {entry.format.name}"
-        yield Tensor(entry.name, kind, entry.shape, entry.format, safetensors_pieces(path, entry, CHUNK_BYTES))
+        pieces = safetensors_pieces(path, entry, CHUNK_BYTES)
+        yield Tensor(entry.name, entry.described, entry.shape, entry.format, pieces)
 
 
 def _from_torch(path: str) -> Iterator[Tensor | Skipped]:
-    for one in torch_tensors(path):
+    for one in torch_entries(path):
         if one.elements is None:
-            yield Skipped(one.name, f"elements of torch.{one.dtype}, which are no floats")
+            yield Skipped(one.name, one.why)
             continue
         kind = one.dtype if one.format is None else f"codes of {one.format.name}"
-        step = CHUNK_BYTES // one.elements.itemsize
-        flat = one.elements
-        yield Tensor(one.name, kind, one.shape, one.format, (flat[i : i + step] for i in range(0, flat.size, step)))
+        yield Tensor(one.name, kind, one.shape, one.format, flat_pieces(one.elements, CHUNK_BYTES))
 
 
 def data_bytes(path: str) -> int:
