@@ -172,6 +172,8 @@ CALLS: dict[str, Callable[[], Any]] = {
     "loss_scaler jmp": lambda: stepped("jmp", lambda k: k % 2 == 0),
     "loss_scaler logmax": lambda: stepped("logmax", lambda k: float(LOGS[k])),
     "simulate": lambda: (r := scaling.simulate("torch", LOGS), r.summary()),
+    "Recording": lambda: [(r := scaling.Recording.of_magnitudes(np.exp2(LOGS), np.exp2(120 + LOGS), LOGS > 0)), r.bounds("bf16"),
+                          scaling.simulate("torch", r, undetermined="overflow")],
     "tournament": lambda: scaling.tournament(["torch", "deepspeed"], LOGS),
     "FORMATS": lambda: [[f.max, f.min, f.smallest_normal, f.smallest_subnormal, f.eps, repr(f)]
                         for f in (*fp.FORMATS.values(), DEEP) if f.holds_in_float64],

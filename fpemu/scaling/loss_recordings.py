@@ -116,7 +116,8 @@ class Recording:
             What lies between is not determined, unless amax is known and says it.
         For formats other than FP16 the value that reached 65520, or did not, is measured against that format's end.
         """
-        moved = self.scale * 2.0 ** (ceiling(format) - ceiling(RECORDED))
+        with np.errstate(over="ignore"):
+            moved = self.scale * 2.0 ** (ceiling(format) - ceiling(RECORDED))
         known = ~np.isnan(moved)
         over = np.where(self.overflow & known, moved, inf)
         fine = np.where(~self.overflow & known, moved, 0.0)
