@@ -108,8 +108,8 @@ def test_the_command_says_in_a_line_where_it_cannot_write(tmp_path: Path, tensor
 
 def test_full_and_closed_outputs_are_one_line(tensor: Path) -> None:
     for arguments in (
+        ["explain", "0.1", "e4m3", "--json"],
         ["formats", "e4m3", "--json"],
-        ["formats", "e4m3"],
         ["inspect", str(tensor), "--formats", "e4m3"],
     ):
         with open("/dev/full", "wb") as full:

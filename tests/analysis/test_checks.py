@@ -185,5 +185,19 @@ def test_every_damaged_result_has_its_line(published: Path, capsys: pytest.Captu
     ]
 
 
+def test_pages_and_terminals_show_text_from_elsewhere_escaped(
+    fakes: Fakes, reports: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "a\x1b[2J[bold]\u202e\nb"
+    fakes.write(title=odd)
+    fakes.write("e91_bad", measure=f"raise ValueError({odd!r})")
+    assert main(["run", "--reports", str(reports)]) == 1
+    said = capsys.readouterr()
+    assert r"ValueError: a\x1b[2J[bold]\u202e b" in said.err
+    for text in (said.out, said.err, (reports / "README.md").read_text(), (reports / "index.html").read_text()):
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert r"a\x1b[2J[bold]\u202e\nb" in (reports / "README.md").read_text()
+
+
 def test_the_committed_results_are_what_their_tables_say() -> None:
     assert report.problems(committed.committed_reports()) == []

@@ -49,7 +49,7 @@ def test_a_second_lab_says_who_is_there_and_waits_or_goes(
     with lab(fakes, *run) as first:
         wait_until(there.exists, first)
         kept = sorted(path.name for path in (reports / ".partial/e90_fake/quick-3").iterdir())
-        for command in (["run"], ["redraw"], ["report"]):
+        for command in (["report"], ["redraw"], ["run"]):
             assert main([*command, "--reports", str(reports)]) == 1
             said = capsys.readouterr()
             assert said.out == "" and said.err.startswith(
