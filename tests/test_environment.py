@@ -59,6 +59,7 @@ BYTES = np.arange(256, dtype=np.uint8)
 DEEP = fp.FloatFormat("deep", bits=16, precision=8, bias=1060)
 PASSES = [FINITE * np.float32(0.3**k) for k in range(5)]
 LOGS = np.log2(np.abs(finite(200, "float64", -30)) + 2.0**-40)
+AMAXES, SCALES = np.exp2(LOGS), np.exp2(120 + LOGS)  # (outside: the caller's modes are NumPy's too)
 
 
 def histogram_of(x: np.ndarray) -> histogram.ExponentHistogram:
@@ -172,7 +173,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "loss_scaler jmp": lambda: stepped("jmp", lambda k: k % 2 == 0),
     "loss_scaler logmax": lambda: stepped("logmax", lambda k: float(LOGS[k])),
     "simulate": lambda: (r := scaling.simulate("torch", LOGS), r.summary()),
-    "Recording": lambda: [(r := scaling.Recording.of_magnitudes(np.exp2(LOGS), np.exp2(120 + LOGS), LOGS > 0)), r.bounds("bf16"),
+    "Recording": lambda: [(r := scaling.Recording.of_magnitudes(AMAXES, SCALES, LOGS > 0)), r.bounds("bf16"),
                           scaling.simulate("torch", r, undetermined="overflow")],
     "tournament": lambda: scaling.tournament(["torch", "deepspeed"], LOGS),
     "FORMATS": lambda: [[f.max, f.min, f.smallest_normal, f.smallest_subnormal, f.eps, repr(f)]

@@ -237,7 +237,7 @@ def test_an_unknown_name_is_told_what_is_valid() -> None:
         assert word in str(error.value)
     with pytest.raises(ValueError, match=r"unknown format 'fp9'.*valid: float32"):
         fp.encode(1.0, "fp9")
-    with pytest.raises(TypeError, match="a format is a name or a FloatFormat, not int"):
+    with pytest.raises(TypeError, match="a format is a name, a FloatFormat or a dtype, not int"):
         fp.encode(1.0, 8)  # type: ignore[arg-type]
     assert "nothing" not in FORMATS
 

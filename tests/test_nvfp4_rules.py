@@ -244,7 +244,7 @@ def test_wrong_ones() -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             nvfp4(x, **options)
-    with pytest.raises(TypeError, match="a format is a name or a FloatFormat"):
+    with pytest.raises(TypeError, match="a format is a name, a FloatFormat or a dtype"):
         nvfp4(x, scale_format=8)  # type: ignore[arg-type]
     small = fp.FloatFormat("small", bits=6, precision=3, bias=19, signed=False, infinities=False, high_nans=1)
     for format in (fp.FORMATS["binary8p1uf"], small):  # 6 x 2^126 is no float32, 6 x 0.09 no divisor

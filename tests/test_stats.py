@@ -744,7 +744,7 @@ def test_no_nan_in_the_way() -> None:
         (["a"], "fp16", TypeError, "not taken"),
         (np.ones(2), "fp99", ValueError, "valid: float32"),
         (np.ones(2), ["fp16", "fp99"], ValueError, "valid: float32"),
-        (np.ones(2), [5], TypeError, "a format is a name or a FloatFormat"),
+        (np.ones(2), [5], TypeError, "a format is a name, a FloatFormat or a dtype"),
         (np.ones(2), 5, TypeError, "format"),
         (np.ones(2), None, TypeError, "format"),
         (np.ones(2), "binary16p2se", ValueError, "float64 cannot hold"),

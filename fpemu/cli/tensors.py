@@ -84,7 +84,7 @@ def _is_torch(path: str) -> bool:
     """Whether an archive is one of torch.save.  ValueError for a program of torch.jit.save, which looks like one."""
     try:
         with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
-            names = {name.rpartition("/")[2] for name in archive.namelist()}
+            names = {name.rpartition("/")[2] for name in archive.namelist() if "/" in name}
     except DAMAGE:
         return False
     if {"data.pkl", "constants.pkl"} <= names:
