@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
+from fpemu.cli.overview import MOST_TABLES, ORDERS, in_order, lines
 from fpemu.cli.tensors import Skipped, Tensor, data_bytes, tensors
 from fpemu.cli.terminal import FormatName, FormatNames, console, plain_table, print_json, told_of
 from fpemu.formats import FloatFormat
@@ -48,6 +50,18 @@ MOST_PANELS = 40  # of one PNG
     "--as", "raw", type=FormatName(), default=None,
     help="Take raw elements and integers of this width as codes: bfloat16 arrays saved by NumPy read back as raw |V2.",
 )  # fmt: skip
+@click.option(
+    "--tensor", "patterns", multiple=True, metavar="GLOB",
+    help="Only tensors whose name fits, as *.weight does; may be given several times.",
+)  # fmt: skip
+@click.option(
+    "--sort", "order", type=click.Choice(list(ORDERS)), default="file", show_default=True,
+    help="Which tensors come first: the largest, or those that lose most in any of the formats.",
+)  # fmt: skip
+@click.option(
+    "--show", "layout", type=click.Choice(["auto", "rows", "tables"]), default="auto", show_default=True,
+    help=f"One row a tensor, or a table each; auto: rows where there are more than {MOST_TABLES}.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help='Print JSON and nothing else; NaN is null, infinity "Infinity".')
 @click.option("--html", type=click.Path(dir_okay=False), default=None, help="Write a self-contained page with figures.")
 @click.option("--png", type=click.Path(dir_okay=False), default=None, help="Write the exponent histograms as one PNG.")
@@ -58,6 +72,9 @@ def inspect(
     rounding: str,
     overflow: str,
     raw: FloatFormat | None,
+    patterns: Sequence[str],
+    order: str,
+    layout: str,
     as_json: bool,
     html: str | None,
     png: str | None,
@@ -72,16 +89,20 @@ def inspect(
     fpemu inspect gradients.npz
     fpemu inspect gradients.npz --scale 65536 --png histogram.png
     fpemu inspect weights.npy --as bfloat16 --formats e4m3,e5m2 --overflow saturate
+    fpemu inspect model.safetensors --tensor '*.weight' --sort sqnr --show rows
     """
     casts = _casts(formats, rounding, overflow, scale)
-    found, problems, failed = _inspect_all(files, casts, scale, raw)
+    found, problems, failed = _inspect_all(files, casts, scale, raw, patterns)
+    found = in_order(found, order)
+    if patterns and not (found or problems):
+        problems.append(f"no tensor is called {' or '.join(patterns)}")
     from fpemu.cli.losses import settings
 
     how = settings(scale, rounding, overflow)
     if as_json:
         print_json(_document(files, found, problems, how, scale))
     else:
-        _print_tables(found, how)
+        _print_tables(found, how, layout == "rows" or (layout == "auto" and len(found) > MOST_TABLES))
     for problem in problems:
         click.echo(f"fpemu: {shown(problem)}", err=True)
     _write_pictures(found, problems, how, html, png)
@@ -102,9 +123,12 @@ def _casts(formats: Sequence[FloatFormat], rounding: str, overflow: str, scale: 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
 def _inspect_all(
-    files: Sequence[str], casts: Sequence[Cast], scale: float, raw: FloatFormat | None
+    files: Sequence[str], casts: Sequence[Cast], scale: float, raw: FloatFormat | None, patterns: Sequence[str]
 ) -> tuple[list[Inspected], list[str], bool]:
-    """What was found, what was not inspected (a line each), and whether any of that is a failure."""
+    """What was found, what was not inspected (a line each), and whether any of that is a failure.
+
+    ``patterns``: of the names of those that are asked for; none: all.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -121,6 +145,8 @@ def _inspect_all(
             progress.update(task, description=shown(os.path.basename(file)))
             try:
                 for entry in tensors(file, raw):
+                    if patterns and not any(fnmatchcase(entry.name, pattern) for pattern in patterns):
+                        continue
                     if isinstance(entry, Skipped):
                         problems.append(f"{title(file, entry.name)}: {'' if entry.failed else 'skipped, '}{entry.why}")
                         failed |= entry.failed
@@ -142,12 +168,13 @@ def _stats(tensor: Tensor, casts: Sequence[Cast], scale: float, advance: Any) ->
     """The statistics of a tensor, piece by piece."""
     from fpemu.stats import tensor_stats
 
-    total, done = tensor_stats(np.zeros(0, np.float32), casts, scale), 0
+    total, done = None, 0
     for piece in tensor.pieces:
-        total = total.merge(_piece_stats(piece, tensor.format, casts, scale, done))
+        stats = _piece_stats(piece, tensor.format, casts, scale, done)
+        total = stats if total is None else total.merge(stats)
         done += piece.size
         advance(piece.nbytes)
-    return total
+    return tensor_stats(np.zeros(0, np.float32), casts, scale) if total is None else total
 
 
 def _piece_stats(
@@ -164,7 +191,7 @@ def _piece_stats(
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
-def _print_tables(found: Sequence[Inspected], how: str) -> None:
+def _print_tables(found: Sequence[Inspected], how: str, in_rows: bool) -> None:
     from fpemu.cli.losses import NOTE, common_table, headline, table
 
     out = console()
@@ -175,7 +202,9 @@ def _print_tables(found: Sequence[Inspected], how: str) -> None:
             lines.add_row(*row)
         out.print(lines)
 
-    for one in found:
+    if in_rows and found:
+        click.echo("\n".join(lines(found)))
+    for one in () if in_rows else found:
         out.print(shown(one.title))
         out.print(headline(one))
         show(*table(one.stats))
