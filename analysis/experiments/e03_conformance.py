@@ -104,7 +104,19 @@ CAPTIONS = {
 # ---- plan and measure -----------------------------------------------------------------------------------------------
 def plan(profile: Profile) -> list[Unit]:
     """One unit a library, known by its version; those that are not installed too."""
-    return [{"library": peer.name, "version": peer.version if peer.is_installed else ABSENT} for peer in PEERS]  # type: ignore[dict-item]
+    return [
+        {"library": name, "version": str(peer.version) if peer.is_installed else ABSENT}
+        for name, peer in _libraries().items()
+    ]
+
+
+def _libraries() -> dict[str, Peer]:
+    """The peers by name; of those for other releases of one library the one that is installed, else the first."""
+    found: dict[str, Peer] = {}
+    for peer in PEERS:
+        if peer.name not in found or peer.is_installed:
+            found[peer.name] = peer
+    return found
 
 
 def extent(units: Sequence[Unit]) -> int:
@@ -114,7 +126,7 @@ def extent(units: Sequence[Unit]) -> int:
 
 def measure(unit: Unit, profile: Profile) -> dict[str, pd.DataFrame]:
     """``libraries`` (one row each) and ``cases`` (one row a conversion)."""
-    peer = next(peer for peer in PEERS if peer.name == unit["library"])
+    peer = _libraries()[str(unit["library"])]
     about = {"library": peer.name, "stack": peer.stack, "package": peer.package, "version": str(unit["version"])}
     if unit["version"] == ABSENT:
         return {"libraries": pd.DataFrame([{**about, "cases": 0}])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,7 @@ from fpemu.stacks import ALL, STACKS
 
 if TYPE_CHECKING:
     from fpemu.testing.conformance import Outcome
+    from fpemu.testing.peers import Peer
 
 DISAGREES, COULD_NOT_RUN = 1, 2
 
@@ -62,20 +64,27 @@ def conform(stacks: tuple[str, ...], listing: bool, exhaustive: bool, as_json: b
             )
     if sys.stderr.isatty():
         click.echo("\r\033[K", nl=False, err=True)
+    missing = _missing(chosen)
     if as_json:
-        missing = [{"stack": peer.stack, "package": peer.package} for peer in chosen if not peer.is_installed]
-        print_json({"outcomes": [outcome.data() for outcome in outcomes], "not_installed": missing})
+        absent = [{"stack": stack, "package": package} for stack, package in missing]
+        print_json({"outcomes": [outcome.data() for outcome in outcomes], "not_installed": absent})
     else:
         _table(outcomes)
         for outcome in outcomes:
             if outcome.verdict in (NEITHER, FAILED):
                 click.echo(shown_lines(told(outcome)))
-        missing_names = dict.fromkeys(peer.package for peer in chosen if not peer.is_installed)
-        if missing_names:
-            click.echo(f"not installed, or of another release: {', '.join(missing_names)}")
+        if missing:
+            packages = dict.fromkeys(package for _, package in missing)
+            click.echo(f"not installed, or of another release: {', '.join(packages)}")
     verdicts = {outcome.verdict for outcome in outcomes}
     code = DISAGREES if NEITHER in verdicts else COULD_NOT_RUN if FAILED in verdicts else 0
     click.get_current_context().exit(code)
+
+
+def _missing(chosen: Sequence[Peer]) -> list[tuple[str, str]]:
+    """Stacks and packages that no release is installed of; a stack may have a row for each of several."""
+    found = {(peer.stack, peer.package) for peer in chosen if peer.is_installed}
+    return [one for one in dict.fromkeys((peer.stack, peer.package) for peer in chosen) if one not in found]
 
 
 def _table(outcomes: list[Outcome]) -> None:

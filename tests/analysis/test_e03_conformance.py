@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from implementations import JIT
 
 import fpemu as fp
 from analysis import figures, runner
-from analysis.experiment import Profile, load
+from analysis.experiment import Profile, load, names
 from fpemu.testing.conformance import conformance
 from fpemu.testing.peers import Peer
 
@@ -115,6 +116,31 @@ def test_a_changed_version_is_another_unit(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setitem(vars(peer), "version", "99.0")
     after = experiment.plan(PROFILE)
     assert all(a != b for a, b in zip(before[:3], after[:3], strict=True)) and before[3] == after[3]
+
+
+@pytest.mark.parametrize("installed", [None, (0, 9), (2, 0)])
+def test_a_library_with_rows_by_release_is_one_unit(
+    installed: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the release which is installed; where none is, one that says so."""
+    new, old = PRETENDED[0], replace(PRETENDED[0], skips=("float8_e5m2",))
+    peers = tuple(replace(peer) for peer in (replace(new, since=(1,)), replace(old, until=(1,))))
+    for peer in peers:
+        peer.__dict__["version"] = None if installed is None else ".".join(map(str, installed))
+    monkeypatch.setattr(experiment, "PEERS", peers)
+    (unit,) = experiment.plan(Profile())
+    assert unit["version"] == ("absent" if installed is None else ".".join(map(str, installed)))
+    tried: list[Peer] = []
+    monkeypatch.setattr(experiment, "outcomes", lambda peer: tried.append(peer) or [])
+    experiment.measure(unit, Profile())
+    assert tried == ([] if installed is None else [peers[installed < (1,)]])
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_plan_has_a_unit_twice(name: str) -> None:
+    """Nor with nothing but what the tests need installed, as a newcomer's lab."""
+    units = [repr(sorted(unit.items())) for unit in load(name).plan(Profile())]
+    assert units and len(set(units)) == len(units)
 
 
 def test_it_runs_in_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
