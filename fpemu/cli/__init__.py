@@ -37,7 +37,7 @@ class Program(click.Group):
                 flush()
             except click.ClickException as error:
                 if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # (whose message is a page)
-                    error.message = shown(error.message)
+                    vars(error).update(message=shown(error.message))
                 error.show()
                 sys.exit(error.exit_code)
             except OSError as error:
