@@ -94,7 +94,7 @@ CLAIMS = tuple(published.claim for published in PUBLISHED)
 CAPTIONS = {
     "conformance": (
         "Conversions (rows: source to target) of the libraries that were installed (columns), held against the standards and "
-        "against what each library states. Numbers: wrong results among the inputs tried (65,536 to 721,000, see the table), "
+        "against what each library states. Numbers: wrong results among the inputs tried (65,536 to 721,000, see the table; k: thousand), "
         "against the nearest standard where the library keeps its own policy only, against that policy where it keeps neither. "
         "White: not offered. Inputs are chosen, and drawn with a fixed seed; no other randomness."
     ),
@@ -196,7 +196,7 @@ def draw_conformance(libraries: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         states[y, x] = _STATES.index(case["verdict"])
         wrong = {POLICY: case["wrong_of_standard"], NEITHER: case["wrong_of_policy"]}.get(case["verdict"], -1)
         if wrong > 0:
-            ax.text(x, y, f"{wrong:,}", ha="center", va="center", fontsize=6, color="black")
+            ax.text(x, y, _count(wrong), ha="center", va="center", fontsize=5.5, color="black")
     colours = ListedColormap([colour for colour, _ in _COLOURS.values()])
     ax.imshow(states, cmap=colours, vmin=-0.5, vmax=len(_STATES) - 0.5, aspect="auto", interpolation="none")
     ax.set_xticks(
@@ -222,6 +222,11 @@ def draw_conformance(libraries: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     keys = [Patch(color=_COLOURS[state][0], label=_COLOURS[state][1]) for state in seen]
     figure.legend(handles=keys, loc="outside lower center", ncols=2, fontsize=7.5)
     return figure
+
+
+def _count(wrong: int) -> str:
+    """In a narrow cell: from ten thousand on in thousands, rounded."""
+    return f"{wrong:,}" if wrong < 10_000 else f"{wrong / 1000:,.0f}k"
 
 
 def _label(source: str) -> str:

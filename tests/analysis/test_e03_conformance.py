@@ -101,7 +101,8 @@ def test_the_heat_map_has_a_cell_a_case(tables: dict[str, pd.DataFrame]) -> None
     states = figure.axes[0].images[0].get_array()
     assert states is not None and states.shape == (2, 3) and np.isfinite(states.filled(np.nan)).sum() == 5
     counts = tables["cases"].query("verdict == 'neither'").wrong_of_policy
-    assert {text.get_text() for text in figure.axes[0].texts} == {f"{count:,}" for count in counts}
+    assert {text.get_text() for text in figure.axes[0].texts} == {experiment._count(count) for count in counts}
+    assert [experiment._count(count) for count in (9_999, 10_000, 130_486)] == ["9,999", "10k", "130k"]
 
 
 def test_without_any_library_it_claims_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
