@@ -175,6 +175,8 @@ def doubled(x, y):
     return x + y
 """
 TESTS = """
+import time
+
 import pytest
 from fpemu.scaling.small import LEAST, clamped, doubled, positive
 
@@ -193,6 +195,7 @@ def test_doubled(made):
 
 
 def test_clamped():
+    time.sleep(0.3)  # so that it is never the quickest
     assert clamped(6) == 3
 
 
