@@ -155,7 +155,6 @@ MEMORY: dict[str, tuple[Callable[[], Any], int]] = {  # a call, and the bytes of
     "by way of": (lambda: fp.add(BIG, BIG, "e4m3", via="fp32"), 2 * BIG.nbytes),
     "negate": (lambda: fp.negate(BIG, "fp16"), BIG.nbytes),
     "compare": (lambda: fp.compare(BIG, BIG, "fp32"), 2 * BIG.nbytes),
-    "sum": (lambda: fp.sum(BIG, "fp32"), BIG.nbytes),
     "mx, axis 0": (lambda: scaling.mx(HUGE, "e4m3", axis=0), HUGE.nbytes),
     "nvfp4": (lambda: scaling.nvfp4(HUGE), HUGE.nbytes),
     "tiles": (lambda: scaling.tiles(HUGE, "e4m3"), HUGE.nbytes),
