@@ -50,6 +50,8 @@ SCHEMES: dict[str, Callable[[], scaling.Scaled]] = {
     "tiles, high": lambda: scaling.tiles(X, "e4m3", (6, 16), rule="torchao"),
     "per_tensor": lambda: scaling.per_tensor(X, "e4m3", rounding="stochastic", offset=7),
     "per_tensor, one axis": lambda: scaling.per_tensor(X.reshape(-1), "e4m3"),
+    "per_tensor, one code": lambda: scaling.per_tensor(np.ones((4, 60), np.float32), "e4m3"),
+    "per_tensor, two codes": lambda: scaling.per_tensor(np.repeat(np.float32([1, 2]), 120), "e4m3"),
     "delayed": lambda: scaling.DelayedScaling("e4m3").quantize(X),
 }
 
@@ -72,6 +74,14 @@ def test_schemes_do_not_depend_on_slabs(name: str, most: int, monkeypatch: pytes
     cut = SCHEMES[name]()
     for part in ("codes", "scales", "fates", "global_scale", "encode_scales"):
         np.testing.assert_array_equal(getattr(cut, part), getattr(whole, part), err_msg=part)
+
+
+def test_what_became_of_a_block_is_told_from_all_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "SLAB", 40)
+    assert SCHEMES["per_tensor, one code"]().single_code == 1
+    assert SCHEMES["per_tensor, two codes"]().single_code == 0
+    late = scaling.per_tensor(np.where(np.arange(200) < 199, 0, 1).astype(np.float32), "e4m3")
+    assert (late.occupied, late.several, late.dead, late.clipped) == (1, 0, 0, 0)
 
 
 def test_slabs_are_whole_blocks_and_cover_an_array_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
