@@ -308,8 +308,10 @@ _NONE_GIVEN = (None,) * len(_POLICIES)
 
 
 def encode_part(array: NDArray[Any], cast: Cast, of: int) -> Codes:
-    """``encode`` of a part of ``of`` elements, whose NaNs have been looked at."""
-    to = _encoding(np.ndarray, array.dtype, cast, _NONE_GIVEN)._replace(refuses_nan=None)
+    """``encode`` of a part of ``of`` elements, whose NaNs have been looked at; 0: of all of them."""
+    to = _encoding(np.ndarray, array.dtype, cast, _NONE_GIVEN)
+    if of and to.refuses_nan is not None:
+        to = to._replace(refuses_nan=None)
     return np.asarray(_convert(to, array, None, 0, 0, of))
 
 

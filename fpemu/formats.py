@@ -437,7 +437,7 @@ def as_format(format: FormatName) -> FloatFormat:
     """
     if isinstance(format, FloatFormat):
         return format
-    name = dtype_name(format)
+    name = format if isinstance(format, str) and "." not in format else dtype_name(format)
     if name is None:
         raise TypeError(f"a format is a name, a FloatFormat or a dtype, not {type(format).__name__}")
     try:

@@ -47,10 +47,7 @@ class Given(NamedTuple):
 def given(
     operands: tuple[ArrayLike, ...], cast: Cast, source: Sources
 ) -> tuple[tuple[Given, ...], np.dtype[Any] | None]:
-    """The operands, and the dtype of a result that is values; None where it is codes.
-
-    Raises ValueError where one holds a NaN for which its format has no code and the policies no other.
-    """
+    """The operands, and the dtype of a result that is values; None where it is codes."""
     sources = formats_of(source, len(operands))
     arrays = [as_operand(x) for x in operands]
     are_codes = [array.dtype.kind in "iu" or own_format(array.dtype) is not None for array in arrays]
@@ -61,7 +58,6 @@ def given(
             taken.append(Given(*codes_of(array, own), None))
         else:
             to = Cast(own, overflow=cast.overflow, nan=cast.nan)
-            first_refused(array, to)
             taken.append(Given(array, to.format, to))
     if any(are_codes):
         return tuple(taken), None
@@ -84,19 +80,24 @@ def slabs(
 ) -> Iterator[tuple[Box, tuple[Operand, ...]]]:
     """The operands as codes, box by box of the result, of at most ``most`` elements; what is broadcast is opened once.
 
-    An operand that writing to ``out`` would change before it is read is copied.
+    Of several boxes, an operand that writing to ``out`` would change before it is read is copied, and ValueError is raised for a NaN
+    that an operand's format does not take before there is a first one.
     """
     size, shape = out.size, out.shape
+    if size <= most:
+        yield (0, (...,)), tuple(one.opened(0, any_nan) for one in taken)
+        return
     kept = [one._replace(array=apart(one.array, out)) for one in taken]
-    whole = [one.opened(0, any_nan) if one.array.size < size or size <= most else None for one in kept]
+    for one in kept:
+        if one.to is not None:
+            first_refused(one.array, one.to)
+    whole = [one.opened(0, any_nan) if one.array.size < size else None for one in kept]
     for first, index in boxes(shape, most):
         parts = []
         for one, ready in zip(kept, whole, strict=True):
             if ready is None:
                 part = one._replace(array=np.broadcast_to(one.array, shape)[index])
                 parts.append(part.opened(size, any_nan))
-            elif size <= most:
-                parts.append(ready)
             else:
                 parts.append(Operand(np.broadcast_to(ready.codes, shape)[index], ready.source))
         yield (first, index), tuple(parts)

@@ -74,6 +74,14 @@ def arrays_in(result: Any) -> Iterator[np.ndarray]:
             yield from arrays_in(one)
 
 
+def assert_apart(result: Any, tensor: Any) -> None:
+    """What a verb gives is plain arrays, none of them in the tensor's memory, which may be freed."""
+    first, nbytes = tensor.data_ptr(), tensor.untyped_storage().nbytes()
+    for array in arrays_in(result):
+        assert type(array) is np.ndarray
+        assert not first <= array.__array_interface__["data"][0] < first + nbytes
+
+
 @pytest.mark.parametrize("name", FLOATS)
 @pytest.mark.parametrize("verb", ALL_VALUES)
 def test_every_verb_takes_every_floating_dtype(torch: Any, verb: str, name: str) -> None:
@@ -83,14 +91,10 @@ def test_every_verb_takes_every_floating_dtype(torch: Any, verb: str, name: str)
     kinds = {"plain": tensor, "parameter": torch.nn.Parameter(tensor, requires_grad=not name.startswith("float4"))}
     if not name.endswith("_x2"):
         kinds["transposed"] = tensor.t().contiguous().t()
-    first, nbytes = tensor.data_ptr(), tensor.untyped_storage().nbytes()
     for kind, one in kinds.items():
         found = outcome(call, one)
         np.testing.assert_equal(found, expected, err_msg=kind)
-        for result in arrays_in(found):
-            assert type(result) is np.ndarray
-            start = result.__array_interface__["data"][0]
-            assert not first <= start < first + nbytes, "a result in the tensor's own memory"
+        assert_apart(found, tensor)
     assert tensor.untyped_storage().resizable()
 
 
@@ -103,6 +107,7 @@ def test_every_verb_takes_codes_of_every_integer(torch: Any, verb: str, name: st
     if verb == "unpack" and name == "float4_e2m1fn_x2":
         expected = bits(array)  # it holds packed codes
     np.testing.assert_equal(found, expected)
+    assert_apart(found, tensor)
     assert tensor.untyped_storage().resizable()
 
 

@@ -7,12 +7,14 @@ of the whole array has the shape (1, 1, ...), and that of a 0-d array ().
 
 from __future__ import annotations
 
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
 Cut = tuple[int, ...]
+SLAB = 1 << 17  # elements that are worked on together, so that what lies between input and result stays small
 
 
 def as_extent(name: str, extent: Any) -> int:
@@ -65,6 +67,39 @@ def whole(shape: tuple[int, ...]) -> Cut:
 def blocks_shape(shape: tuple[int, ...], cut: Cut) -> tuple[int, ...]:
     """How many blocks there are along each axis."""
     return tuple(-(-length // extent) for length, extent in zip(shape, cut, strict=True))
+
+
+class Slab(NamedTuple):
+    """Elements that follow each other in C order: the index of the first, where they lie, and where their blocks."""
+
+    first: int
+    elements: tuple[Any, ...]
+    blocks: tuple[Any, ...]
+
+
+def slabs(shape: tuple[int, ...], cut: Cut, within: bool = False) -> list[Slab]:
+    """An array as slabs of whole blocks, or all in one; ``within``: where one block is larger, of parts of it too.
+
+    Slabs of parts all have all the blocks there are along the axes that are not cut.
+    """
+    axis = next((place for place, length in enumerate(shape) if length > 1), len(shape))
+    size = prod(shape)
+    if size <= SLAB:
+        return [Slab(0, (...,), (...,))]
+    length, extent, inner = shape[axis], cut[axis], size // shape[axis]
+    parts = extent >= length
+    if parts and not within:
+        return [Slab(0, (...,), (...,))]
+    step = max(SLAB // inner, 1) if parts else max(SLAB // inner // extent, 1) * extent
+    lead = (slice(None),) * axis
+    return [
+        Slab(
+            start * inner,
+            (*lead, slice(start, start + step)),
+            (...,) if parts else (*lead, slice(start // extent, -(-(start + step) // extent))),
+        )
+        for start in range(0, length, step)
+    ]
 
 
 def reduce_blocks(ufunc: np.ufunc, x: Array, cut: Cut) -> Array:

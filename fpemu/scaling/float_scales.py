@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fpemu.arrays import as_counter, encode
+from fpemu.arrays import as_counter, encode, nan_refused
 from fpemu.formats import FORMATS, FloatFormat, FormatName
 from fpemu.policies import Cast, Overflow, Policy, Rounding, Stochastic, as_int
-from fpemu.scaling.blocks import Array, Cut, as_extent, cut_last, reduce_blocks, spread, whole
-from fpemu.scaling.scaled import Scaled, fates_of
+from fpemu.scaling.blocks import Array, Cut, as_extent, blocks_shape, cut_last, reduce_blocks, slabs, spread, whole
+from fpemu.scaling.scaled import Facts, Scaled
 from fpemu.scaling.values import element_format, single_values
 from fpemu.targets.environment import in_default_environment
 
@@ -231,8 +231,11 @@ def _scaled_max(format: FloatFormat, margin: int) -> np.float32:
 
 def amax_of(x: Array, cut: Cut, gather: np.ufunc) -> Array:
     """The largest magnitude of each block: np.fmax, of what is no NaN (0 where there is nothing else); np.maximum, NaN where one is."""
+    largest = np.zeros(blocks_shape(x.shape, cut), np.float32)  # (zeros: what the largest of nothing is)
     with np.errstate(all="ignore"):
-        return np.asarray(gather(reduce_blocks(gather, np.abs(x), cut), np.float32(0)))
+        for _, here, blocks in slabs(x.shape, cut, within=True):
+            largest[blocks] = gather(reduce_blocks(gather, np.abs(x[here]), cut), largest[blocks])
+    return largest
 
 
 def _by_own_amax(x: Array, cut: Cut, cast: Cast, rule: AmaxRule, power_of_two: bool, seed: Any, offset: Any) -> Scaled:
@@ -267,10 +270,16 @@ def _power_below(scales: Array) -> Array:
 def scaled_by(x: Array, scales: Array, cast: Cast, cut: Cut, seed: Any, offset: Any) -> Scaled:
     """Elements times their block's scale, in the format; for each block what decoding multiplies by."""
     seed, offset = as_counter("seed", seed), as_counter("offset", offset)
+    codes, facts = np.empty(x.shape, cast.format.code_dtype), Facts.none(scales.shape, cast.format)
     with np.errstate(all="ignore"):
-        product = np.asarray(x * spread(scales, cut, x.shape), np.float32)
         inverses = np.asarray(np.float32(1) / scales, np.float32)
-    codes = np.asarray(encode(product, cast, seed=seed, offset=offset))
-    beyond = np.abs(product) > np.float32(cast.format.max)
-    fates = fates_of(x, codes, beyond, np.zeros(scales.shape, bool), cast.format, cut)
+        for first, here, blocks in slabs(x.shape, cut, within=True):
+            part = x[here]
+            product = np.asarray(part * spread(scales[blocks], cut, part.shape), np.float32)
+            if cast.raises_on_nan and np.isnan(product).any():
+                raise nan_refused(cast, first + int(np.argmax(np.isnan(product))), x.shape)
+            codes[here] = encode(product, cast, seed=seed, offset=(offset + first) % 2**64)
+            beyond = np.abs(product) > np.float32(cast.format.max)
+            facts.take(blocks, Facts.of(part, codes[here], beyond, cast.format, cut))
+    fates = facts.fates(np.zeros(scales.shape, bool))
     return Scaled(codes, inverses, cast.format, FLOAT32, cut, fates, encode_scales=scales)

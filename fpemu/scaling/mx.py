@@ -12,7 +12,7 @@ from fpemu.arrays import Codes, as_counter, decode, encode, refuse_subclass
 from fpemu.formats import FORMATS, FloatFormat, FormatName
 from fpemu.kernels.spec import LANE32, LANE64
 from fpemu.policies import Cast, Overflow, Policy, Rounding, Stochastic
-from fpemu.scaling.blocks import Array, Cut, as_extent, blocks_shape, cut_along, reduce_blocks, spread
+from fpemu.scaling.blocks import Array, Cut, as_extent, blocks_shape, cut_along, reduce_blocks, slabs, spread
 from fpemu.scaling.mx_rules import ScaleRule, rule_numbers
 from fpemu.scaling.scaled import Scaled, fates_of
 from fpemu.scaling.values import Values, element_format, host_values
@@ -128,7 +128,24 @@ def _in_loops(
 
 
 def _in_steps(x: Values, cast: Cast, cut: Cut, rule: ScaleRule, special: Special, seed: int, offset: int) -> Scaled:
-    """Any format, rounding and layout: whole arrays, in float64, which has no subnormals of float32 for a machine to flush."""
+    """Any format, rounding and layout: slab by slab, in float64, which has no subnormals of float32 for a machine to flush."""
+    parts = slabs(x.shape, cut)
+    if len(parts) == 1:
+        return _slab(x, cast, cut, rule, special, seed, offset)
+    shape = blocks_shape(x.shape, cut)
+    codes, scales, fates = (
+        np.empty(x.shape, cast.format.code_dtype),
+        np.empty(shape, np.uint8),
+        np.empty(shape, np.uint8),
+    )
+    for first, here, blocks in parts:
+        part = _slab(x[here], cast, cut, rule, special, seed, offset + first)
+        codes[here], scales[blocks], fates[blocks] = part.codes, part.scales, part.fates
+    return Scaled(codes, scales, cast.format, E8M0, cut, fates)
+
+
+def _slab(x: Values, cast: Cast, cut: Cut, rule: ScaleRule, special: Special, seed: int, offset: int) -> Scaled:
+    """The same of whole arrays."""
     format = cast.format
     if x.dtype == np.float32:
         x = np.asarray(decode(np.ascontiguousarray(x).view(np.uint32), FLOAT32, dtype=np.float64))
@@ -150,7 +167,7 @@ def _in_steps(x: Values, cast: Cast, cut: Cut, rule: ScaleRule, special: Special
     # 3. The elements.
     scaled = divided(x, scales, cut)
     scaled = np.where(spread(nan, cut, x.shape), 0.0, scaled) if nan.any() else scaled
-    codes: Codes = np.asarray(encode(scaled, cast, seed=seed, offset=offset))
+    codes: Codes = np.asarray(encode(scaled, cast, seed=seed, offset=offset % 2**64))
     beyond = np.abs(scaled) > format.max
     fates = fates_of(x, codes, beyond, nan, format, cut)
     return Scaled(codes, scales, format, E8M0, cut, fates)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from fpemu.arrays import as_counter, decode, encode
 from fpemu.formats import FORMATS, FloatFormat, FormatName
 from fpemu.policies import Cast, NaN, Overflow, Rounding, Stochastic
-from fpemu.scaling.blocks import Array, Cut, blocks_shape, cut_last, reduce_blocks, spread
+from fpemu.scaling.blocks import Array, Cut, blocks_shape, cut_last, reduce_blocks, slabs, spread
 from fpemu.scaling.nvfp4_rules import ARITHMETIC, Arithmetic, NVFP4Rule, Tensor
 from fpemu.scaling.scale_formats import as_scale_format
 from fpemu.scaling.scaled import Scaled, fates_of
@@ -95,24 +95,50 @@ def nvfp4(
     cast = Cast(E2M1, rounding, Overflow.SATURATE, nan=how.nan, random_bits=random_bits, stochastic=stochastic)
     seed, offset = as_counter("seed", seed), as_counter("offset", offset)
     least = _minimum(minimum_scale, to, how)
-    known, nan = _known(values, cut, how)
+    shape = blocks_shape(values.shape, cut)
+    largest = np.empty(shape, np.float32)
+    codes, scales, fates = np.empty(values.shape, np.uint8), np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+    parts = slabs(values.shape, cut)
     with np.errstate(all="ignore"):
-        largest = how.gather(reduce_blocks(how.gather, np.abs(known), cut), np.float32(0))
+        for _, here, blocks in parts:
+            known, _ = _known(values[here], cut, how)
+            largest[blocks] = how.gather(reduce_blocks(how.gather, np.abs(known), cut), np.float32(0))
         tensor = _tensor(largest, to, how, amax, global_scale)
+        plan = Plan(how, to, cast, cut, tensor, least, four_over_six)
+        for first, here, blocks in parts:
+            part = _slab(values[here], largest[blocks], plan, seed, (offset + first) % 2**64)
+            codes[here], scales[blocks], fates[blocks] = part.codes, part.scales, part.fates
+    return Scaled(codes, scales, E2M1, to, cut, fates, global_scale=np.float32(tensor.decode))
 
-        def quantized(wanted: Array) -> Candidate:
-            scales = np.maximum(
-                np.asarray(encode(wanted, Cast(to, overflow=Overflow.SATURATE, nan=NaN.UNSIGNED))), least
-            )
-            scaled = how.scaled(known, spread(np.asarray(decode(scales, to)), cut, values.shape), tensor)
-            return Candidate(scales, np.asarray(encode(scaled, cast, seed=seed, offset=offset)), scaled)
 
-        if four_over_six and how.four is not None:
-            six, four = map(quantized, how.four(largest, tensor))
-            chosen = _chosen(known, six, four, to, tensor, cut)
-        else:
-            chosen = quantized(how.block(largest, tensor))
-        return _result(values, chosen, nan, to, tensor, cut)
+class Plan(NamedTuple):
+    """What all blocks of a tensor have in common."""
+
+    how: Arithmetic
+    to: FloatFormat
+    cast: Cast
+    cut: Cut
+    tensor: Tensor
+    least: np.uint8
+    four_over_six: bool
+
+
+def _slab(x: Array, largest: Array, plan: Plan, seed: int, offset: int) -> Scaled:
+    """Some blocks, by their largest magnitudes."""
+    how, to, cast, cut, tensor, least, four_over_six = plan
+    known, nan = _known(x, cut, how)
+
+    def quantized(wanted: Array) -> Candidate:
+        scales = np.maximum(np.asarray(encode(wanted, Cast(to, overflow=Overflow.SATURATE, nan=NaN.UNSIGNED))), least)
+        scaled = how.scaled(known, spread(np.asarray(decode(scales, to)), cut, x.shape), tensor)
+        return Candidate(scales, np.asarray(encode(scaled, cast, seed=seed, offset=offset)), scaled)
+
+    if four_over_six and how.four is not None:
+        six, four = map(quantized, how.four(largest, tensor))
+        chosen = _chosen(known, six, four, to, tensor, cut)
+    else:
+        chosen = quantized(how.block(largest, tensor))
+    return _result(x, chosen, nan, to, tensor, cut)
 
 
 class Candidate(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -157,23 +158,66 @@ def fates_of(x: Array, codes: Codes, beyond: Array, nan: Array, format: FloatFor
     beyond: bool for each element, whether it exceeds the largest finite value once scaled.
     nan: bool for each block, whether its scale is NaN.
     """
-    occupied = x != 0
-    zero = (codes & codes.dtype.type(format.magnitude_mask)) == 0
-    if not format.negative_zero:
-        zero = codes == 0
-    some = reduce_blocks(np.maximum, occupied, cut)
-    several = reduce_blocks(np.add, occupied.astype(np.uint32), cut) > 1
-    alive = reduce_blocks(np.maximum, ~zero, cut)
-    clipped = reduce_blocks(np.maximum, beyond, cut)
-    largest = reduce_blocks(np.maximum, np.where(occupied, codes, codes.dtype.type(0)), cut)
-    smallest = reduce_blocks(np.minimum, np.where(occupied, codes, np.iinfo(codes.dtype).max), cut)
-    fates = np.zeros(nan.shape, np.uint8)
-    for fate, has in (
-        (Fate.OCCUPIED, some),
-        (Fate.SEVERAL, several),
-        (Fate.DEAD, some & ~alive),
-        (Fate.CLIPPED, clipped),
-        (Fate.SINGLE_CODE, several & alive & (largest == smallest)),
-    ):
-        fates |= np.where(has, np.uint8(fate), np.uint8(0))
-    return np.where(nan, np.uint8(Fate.NAN), fates)
+    return Facts.of(x, codes, beyond, format, cut).fates(nan)
+
+
+class Facts(NamedTuple):
+    """What the flags of blocks follow from, an array of their shape each; of parts of a block too.
+
+    Attributes
+    ----------
+    occupied: how many elements are not zero.
+    alive: whether any became another code than zero's; clipped: whether any was beyond the largest finite value.
+    largest, smallest: codes of those that are not zero.
+    """
+
+    occupied: Array
+    alive: Array
+    clipped: Array
+    largest: Array
+    smallest: Array
+
+    @classmethod
+    def of(cls, x: Array, codes: Codes, beyond: Array, format: FloatFormat, cut: Cut) -> Facts:
+        """Parameters as of ``fates_of``."""
+        occupied = x != 0
+        zero = (codes & codes.dtype.type(format.magnitude_mask)) == 0
+        if not format.negative_zero:
+            zero = codes == 0
+        return cls(
+            reduce_blocks(np.add, occupied.astype(np.uint64), cut),
+            reduce_blocks(np.maximum, ~zero, cut),
+            reduce_blocks(np.maximum, beyond, cut),
+            reduce_blocks(np.maximum, np.where(occupied, codes, codes.dtype.type(0)), cut),
+            reduce_blocks(np.minimum, np.where(occupied, codes, np.iinfo(codes.dtype).max), cut),
+        )
+
+    @classmethod
+    def none(cls, shape: tuple[int, ...], format: FloatFormat) -> Facts:
+        """Of blocks without elements."""
+        kind = format.code_dtype
+        highest = np.full(shape, np.iinfo(kind).max, kind)
+        return cls(
+            np.zeros(shape, np.uint64), np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, kind), highest
+        )
+
+    def take(self, blocks: tuple[Any, ...], more: Facts) -> None:
+        """Add what is found of more elements of some blocks."""
+        for mine, theirs, join in zip(
+            self, more, (np.add, np.maximum, np.maximum, np.maximum, np.minimum), strict=True
+        ):
+            mine[blocks] = join(mine[blocks], theirs)
+
+    def fates(self, nan: Array) -> Array:
+        """The flags; ``nan``: of blocks whose scale is NaN that alone."""
+        some, several = self.occupied > 0, self.occupied > 1
+        fates = np.zeros(nan.shape, np.uint8)
+        for fate, has in (
+            (Fate.OCCUPIED, some),
+            (Fate.SEVERAL, several),
+            (Fate.DEAD, some & ~self.alive),
+            (Fate.CLIPPED, self.clipped),
+            (Fate.SINGLE_CODE, several & self.alive & (self.largest == self.smallest)),
+        ):
+            fates |= np.where(has, np.uint8(fate), np.uint8(0))
+        return np.where(nan, np.uint8(Fate.NAN), fates)

@@ -160,7 +160,7 @@ def _operate_any(
     """The same by the general loop."""
     _, plan, numbers = prepared(operation, sources, cast, GENERAL)
     driver, modes, key = general_driver(), np.array(plan), seed_word(seed)
-    wide = [np.broadcast_to(x, out.shape) for x in arrays]
+    wide = [x if x.shape == out.shape else np.broadcast_to(x, out.shape) for x in arrays]
     # (All at once where a NaN that is found late must leave nothing written.)
     for first, index in boxes(out.shape, max(out.size, 1) if cast.raises_on_nan else PIECE):
         target = out[index]
